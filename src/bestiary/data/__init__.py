@@ -1,0 +1,1 @@
+"""Readers, checking, converting, and the procedural `world`."""

@@ -1,0 +1,74 @@
+"""From pictures as people hold them to the padded, normalised batch a network sees.
+
+A part of every system, so that a checkpoint carries its own preprocessing and no caller can forget it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bestiary.errors import RecordError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelBatch:
+    """Network input.
+
+    Attributes:
+        pixels: normalised, padded on the right and bottom with zeros (the mean colour).
+        sizes_hw: size of each picture within the batch, before padding.
+        original_sizes_hw: size of each picture as it was given.
+    """
+
+    pixels: Float[Tensor, "B C H W"]
+    sizes_hw: tuple[tuple[int, int], ...]
+    original_sizes_hw: tuple[tuple[int, int], ...]
+
+
+class Normalize(nn.Module):
+    """uint8 0..255 or float 0..1 to `(x - mean) / std`; the numbers are per channel, on the 0..1 scale."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+
+    def forward(self, image: Shaped[Tensor, "*B C H W"]) -> Float[Tensor, "*B C H W"]:
+        """Normalise one picture or a batch of equal sizes."""
+        if image.shape[-3] != len(self.mean):
+            wanted = f"{len(self.mean)} channels [..., C, H, W]"
+            raise RecordError(f"got a picture of shape {tuple(image.shape)}, wanted {wanted}", where="images")
+        scaled = image.to(self.mean.dtype) / 255 if image.dtype == torch.uint8 else image.to(self.mean.dtype)
+        return (scaled - self.mean) / self.std
+
+
+def short_side_scale(size_hw: tuple[int, int], short: int, longest: int) -> float:
+    """Factor that brings the shorter side to `short`, unless the longer would then exceed `longest`."""
+    return min(short / min(size_hw), longest / max(size_hw))
+
+
+def resize_bilinear(image: Float[Tensor, "C H W"], scale: float) -> Float[Tensor, "C H2 W2"]:
+    """Bilinear, half-pixel centres, no antialias; size is floor(side * scale), sampling uses `scale` itself (as torchvision)."""
+    return F.interpolate(
+        image[None], scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True
+    )[0]
+
+
+def pad_batch(images: Sequence[Float[Tensor, "C _h _w"]], divisor: int) -> Float[Tensor, "B C H W"]:
+    """Stack pictures of different sizes: zeros on the right and bottom up to a common multiple of `divisor`."""
+    height = -(-max(i.shape[-2] for i in images) // divisor) * divisor
+    width = -(-max(i.shape[-1] for i in images) // divisor) * divisor
+    batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+    for row, image in zip(batch, images, strict=True):
+        row[:, : image.shape[-2], : image.shape[-1]] = image
+    return batch

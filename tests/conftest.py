@@ -1,0 +1,35 @@
+"""Shapes and types of every annotated function are checked while the tests run; real data is found by an environment variable."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+SRC = Path(__file__).resolve().parent.parent / "src" / "bestiary"
+LEFT_OUT: set[str] = set()
+
+
+def checked_modules() -> list[str]:
+    """Every module but the numba kernels, whose functions a wrapper would hide from the compiler, and the package roots above them."""
+    modules = []
+    for path in sorted(SRC.rglob("*.py")):
+        parts = path.relative_to(SRC.parent).with_suffix("").parts
+        if "_kernels" not in parts and parts[-1] != "__init__":
+            modules.append(".".join(parts))
+    return modules
+
+
+hook = install_import_hook(checked_modules(), "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; tests that ask for it are left out, and listed, where it is not set."""
+    folder = os.environ.get("BESTIARY_TEST_DATA")
+    if not folder:
+        pytest.skip("real data: set BESTIARY_TEST_DATA to the folder of data sets")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"BESTIARY_TEST_DATA={folder} is not a folder")
+    return path
