@@ -1,0 +1,1 @@
+"""Files, frames and cameras to tensors and back."""
