@@ -1,0 +1,1 @@
+"""Pure coordinates: boxes, masks, anchors, points and cameras."""
