@@ -1,12 +1,12 @@
 """Bestiary: every system of the deep visual-recognition lineage, trainable on your own data.
 
-    import bestiary
+import bestiary
 
-    model = bestiary.create("fasterrcnn_resnet18_fpn", categories=["cat", "dog"])
-    run = bestiary.train("fasterrcnn_resnet18_fpn", data="my_pictures")
-    model = bestiary.load(run.best)
-    for prediction in model.stream("holiday/*.jpg"):
-        prediction.above(0.5).draw()
+model = bestiary.create("fasterrcnn_resnet18_fpn", categories=["cat", "dog"])
+run = bestiary.train("fasterrcnn_resnet18_fpn", data="my_pictures")
+model = bestiary.load(run.best)
+for prediction in model.stream("holiday/*.jpg"):
+    prediction.above(0.5).draw()
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
 """What a system says of a picture, in the picture's original pixels.
 
-The three kinds share `size_hw`, `categories`, `name` and `image`. Converters to other formats and to pictures are methods,
-so that `prediction.draw()` and `prediction.to_coco()` work wherever a prediction turns up.
+The three kinds share `size_hw`, `categories`, `name` and `image`. Converters to other formats and to pictures are
+methods, so that `prediction.draw()` and `prediction.to_coco()` work wherever a prediction turns up.
 """
 
 from dataclasses import dataclass, field
@@ -112,7 +112,9 @@ class Detections(Rows):
     @classmethod
     def empty(cls, size_hw: tuple[int, int], categories: tuple[str, ...] = ()) -> "Detections":
         """Nothing found."""
-        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), size_hw=size_hw, categories=categories)
+        return cls(
+            torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0), size_hw=size_hw, categories=categories
+        )
 
     def above(self, threshold: float) -> "Detections":
         """Those whose score is at least `threshold`."""
@@ -122,7 +124,12 @@ class Detections(Rows):
         """Plain JSON: name, size, and one entry an object with box as x1, y1, x2, y2."""
         rows = zip(self.boxes_xyxy.tolist(), self.labels.tolist(), self.scores.tolist(), strict=True)
         objects = [
-            {"category": _category(self.categories, k), "label": k, "score": round(s, 6), "box_xyxy": [round(v, 3) for v in b]}
+            {
+                "category": _category(self.categories, k),
+                "label": k,
+                "score": round(s, 6),
+                "box_xyxy": [round(v, 3) for v in b],
+            }
             for b, k, s in rows
         ]
         return {"name": self.name, "size_hw": list(self.size_hw), "objects": objects}
@@ -135,10 +142,14 @@ class Detections(Rows):
             category_ids: the file's id of each category; label + 1 if not given, as COCO ids start at 1.
         """
         results = []
-        for box, label, score in zip(self.boxes_xyxy.double().tolist(), self.labels.tolist(), self.scores.double().tolist(), strict=True):
+        for box, label, score in zip(
+            self.boxes_xyxy.double().tolist(), self.labels.tolist(), self.scores.double().tolist(), strict=True
+        ):
             x1, y1, x2, y2 = box
             category = category_ids[label] if category_ids else label + 1
-            results.append({"image_id": image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
+            results.append(
+                {"image_id": image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+            )
         if self.keypoints is not None:
             for entry, points in zip(results, self.keypoints.double(), strict=True):
                 entry["keypoints"] = points.flatten().tolist()
@@ -184,7 +195,10 @@ class Detections(Rows):
 
     def draw(self, image: Shaped[Tensor, "C H W"] | None = None) -> UInt8[Tensor, "3 H W"]:
         """The picture with boxes, masks and joints, each with its category and score."""
-        texts = [f"{_category(self.categories, k)} {s:.2f}" for k, s in zip(self.labels.tolist(), self.scores.tolist(), strict=True)]
+        texts = [
+            f"{_category(self.categories, k)} {s:.2f}"
+            for k, s in zip(self.labels.tolist(), self.scores.tolist(), strict=True)
+        ]
         picture = _picture(image, self.image, self.size_hw)
         return draw.objects(picture, self.boxes_xyxy, self.labels, texts, masks=self.masks, keypoints=self.keypoints)
 

@@ -10,7 +10,7 @@ origin at the outer corner of the top-left pixel; labels are 0-based; sizes are 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
@@ -31,10 +31,14 @@ def require(condition: bool, where: str, got: object, wanted: str) -> None:
         raise RecordError(f"got {got}, wanted {wanted}", where=where)
 
 
+AnyRecord = TypeVar("AnyRecord", bound="Record")
+AnyRows = TypeVar("AnyRows", bound="Rows")
+
+
 class Record:
     """What every record can do: move its tensors. Records nest and hold None where something was not annotated."""
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: AnyRecord, device: torch.device | str) -> AnyRecord:
         """The same record with every tensor on `device`."""
         moved = {}
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -60,7 +64,7 @@ class Rows(Record):
     def __len__(self) -> int:
         return len(getattr(self, self.row_names()[0]))
 
-    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Self:
+    def __getitem__(self: AnyRows, index: Tensor | slice | Sequence[int]) -> AnyRows:
         """The rows that `index` (a mask `[N]`, integer indices, or a slice) selects, in its order."""
         if not isinstance(index, Tensor | slice):
             index = torch.as_tensor(list(index), dtype=torch.int64)
@@ -75,7 +79,9 @@ class Rows(Record):
             require(got == wanted, f"{type(self).__name__}.{name}", f"{got} rows", f"{wanted}, as in {names[0]}")
 
 
-def require_tensor(record: str, name: str, value: Tensor | None, shape: Sequence[int | None], dtype: torch.dtype) -> None:
+def require_tensor(
+    record: str, name: str, value: Tensor | None, shape: Sequence[int | None], dtype: torch.dtype
+) -> None:
     """Raise `RecordError` unless `value` is None or has `dtype` and `shape` (None: any length)."""
     if value is None:
         return
@@ -112,8 +118,8 @@ class Objects(Rows):
         areas: area in square pixels that size ranges are judged by (COCO: of the mask).
         ids: the annotation's id in its file, or its running number.
         attributes: 1.0 where an attribute holds.
-        boxes_3d: centre x, y, z, then length, height, width (metres, camera frame: x right, y down, z forward) and yaw about
-            the downward y axis (radians).
+        boxes_3d: centre x, y, z, then length, height, width (metres, camera frame: x right, y down, z forward) and yaw
+            about the downward y axis (radians).
     """
 
     boxes_xyxy: Float32[Tensor, "N 4"] = row_field()
@@ -219,8 +225,15 @@ class Sample(Record):
 
     def __post_init__(self) -> None:
         where = f"Sample({self.name!r})"
-        require(isinstance(self.image, Tensor) and self.image.ndim == 3, where + ".image", _shape(self.image), "(C, H, W)")
-        require(self.image.dtype in (torch.uint8, torch.float32), where + ".image", str(self.image.dtype), "uint8 or float32")
+        require(
+            isinstance(self.image, Tensor) and self.image.ndim == 3, where + ".image", _shape(self.image), "(C, H, W)"
+        )
+        require(
+            self.image.dtype in (torch.uint8, torch.float32),
+            where + ".image",
+            str(self.image.dtype),
+            "uint8 or float32",
+        )
         size = tuple(self.image.shape[-2:])
         pixelwise = {name: getattr(self.target, name) for name in ("label_map", "weight_map", "depth", "normals")}
         if self.target.objects is not None:
@@ -252,7 +265,9 @@ class Losses:
     def __post_init__(self) -> None:
         require(len(self.terms) > 0, "Losses.terms", "no term", "at least one")
         for name, value in self.terms.items():
-            require(isinstance(value, Tensor) and value.ndim == 0, f"Losses[{name!r}]", _shape(value), "a scalar tensor")
+            require(
+                isinstance(value, Tensor) and value.ndim == 0, f"Losses[{name!r}]", _shape(value), "a scalar tensor"
+            )
 
     @property
     def total(self) -> Float[Tensor, ""]:

@@ -7,13 +7,17 @@
 `forward` is pure. `loss` and `predict` take pictures as people hold them and prepare them with the system's own parts.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from bestiary.errors import PictureError
 from bestiary.pictures.sources import Source, iterate_batches
 from bestiary.predictions import Prediction
 from bestiary.records import Losses, Target
@@ -23,17 +27,22 @@ Images = Sequence[Shaped[Tensor, "C _h _w"]] | Shaped[Tensor, "B C H W"]
 
 
 class System(nn.Module):
-    """Base of every trainable system. A subclass sets `task`, calls `super().__init__(categories)`, and writes three methods.
+    """Base of every trainable system. A subclass sets `task`, calls `super().__init__(categories)`, and writes three
+    methods.
 
     Attributes:
         task: "classification", "detection", "segmentation" ...
         categories: names of the K classes, without background.
         in_channels: channels of a picture.
+        model_name: its name in the zoo, and
+        arguments: what its constructor was given beside the categories: together they rebuild it from a checkpoint.
     """
 
     task: ClassVar[str]
     categories: tuple[str, ...]
     in_channels: int = 3
+    model_name: str = ""
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, categories: Sequence[str]) -> None:
         super().__init__()
@@ -46,6 +55,17 @@ class System(nn.Module):
     def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
         """The objective's terms for pictures at network scale (not resized here), whatever `self.training` says."""
         raise NotImplementedError
+
+    def to_network_scale(
+        self, images: Sequence[Shaped[Tensor, "C _h _w"]], targets: Sequence[Target]
+    ) -> tuple[Sequence[Shaped[Tensor, "C _h2 _w2"]], Sequence[Target]]:
+        """Pictures and truth resized as `predict` would resize the pictures; as they are for systems that take any
+        size."""
+        return images, targets
+
+    def validation_loss(self, images: Sequence[Shaped[Tensor, "C _h _w"]], targets: Sequence[Target]) -> Losses:
+        """`loss` of pictures in their original pixels, brought to the scale that `predict` works at."""
+        return self.loss(*self.to_network_scale(images, targets))
 
     def predict_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Prediction]:
         """Predictions for decoded pictures, in their own pixels. Called in evaluation mode, without gradients."""
@@ -60,36 +80,73 @@ class System(nn.Module):
         """
         return list(self.stream(source, batch))
 
-    def stream(self, source: Source, batch: int = 1) -> Iterator[Prediction]:
-        """Like `predict`, one by one in constant memory; each prediction keeps its picture in `image`."""
-        return stream_predictions(self, source, batch)
+    def stream(
+        self, source: Source, batch: int = 1, on_error: Callable[[PictureError], object] | None = None
+    ) -> Iterator[Prediction]:
+        """Like `predict`, one by one in constant memory; each prediction keeps its picture in `image`.
+
+        Args:
+            source: as for `predict`.
+            batch: pictures a forward pass.
+            on_error: told of each picture that cannot be decoded, which is then left out; without it the first one
+                raises.
+        """
+        return stream_predictions(self, source, batch, on_error)
 
 
+@runtime_checkable
 class Predictor(Protocol):
-    """What can predict on decoded pictures: a system, or an exported graph in some runtime."""
+    """What can predict: a system, or an exported graph in some runtime."""
 
-    categories: tuple[str, ...]
+    @property
+    def task(self) -> str:
+        """What it recognises."""
+        ...
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names in label order."""
+        ...
+
+    def predict(self, source: Source, batch: int = 1) -> list[Prediction]:
+        """As `System.predict`."""
+        ...
+
+    def stream(
+        self, source: Source, batch: int = 1, on_error: Callable[[PictureError], object] | None = None
+    ) -> Iterator[Prediction]:
+        """As `System.stream`."""
+        ...
 
     def predict_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Prediction]:
         """Predictions for decoded pictures."""
         ...
 
 
-def stream_predictions(predictor: Predictor, source: Source, batch: int = 1) -> Iterator[Prediction]:
+def stream_predictions(
+    predictor: Predictor, source: Source, batch: int = 1, on_error: Callable[[PictureError], object] | None = None
+) -> Iterator[Prediction]:
     """Open `source`, predict batch by batch, and attach name and picture to each prediction."""
-    from dataclasses import replace
-
     module = predictor if isinstance(predictor, nn.Module) else None
     device = next((p.device for p in module.parameters()), torch.device("cpu")) if module else torch.device("cpu")
-    for pictures in iterate_batches(source, batch):
-        was_training = module is not None and module.training
-        if module is not None:
-            module.eval()
-        try:
-            with torch.inference_mode():
-                found = predictor.predict_images([p.image.to(device) for p in pictures])
-        finally:
-            if module is not None and was_training:
-                module.train()
+    for pictures in iterate_batches(source, batch, on_error):
+        with evaluation_mode(predictor), torch.inference_mode():
+            found = predictor.predict_images([picture.image.to(device) for picture in pictures])
         for picture, prediction in zip(pictures, found, strict=True):
             yield replace(prediction.to("cpu"), name=picture.name, image=picture.image)
+
+
+@contextmanager
+def evaluation_mode(predictor: Predictor) -> Iterator[None]:
+    """The system in evaluation mode, and afterwards each of its parts in the mode it was in; nothing for a graph."""
+    if not isinstance(predictor, nn.Module):
+        yield
+        return
+    module: nn.Module = predictor
+    were_training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in were_training:
+            part.training = True

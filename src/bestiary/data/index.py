@@ -1,7 +1,8 @@
 """What a reader found, before anything is decoded or believed: one neutral index for every format.
 
-Readers fill it with numbers as they stand in the files (a box may be NaN or inverted) and with the defects they met; `check`
-judges it, `convert` writes it in another format, `dataset` mends and serves it as samples. Nothing here is dropped silently.
+Readers fill it with numbers as they stand in the files (a box may be NaN or inverted) and with the defects they met;
+`check` judges it, `convert` writes it in another format, `dataset` mends and serves it as samples. Nothing here is
+dropped silently.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any, Literal
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Where:
     """A place in a data set: file, line (1-based) or annotation id."""
 
@@ -40,7 +41,7 @@ class Defect:
     mended: str = ""
 
 
-@dataclass
+@dataclass(slots=True)
 class RawObject:
     """One annotation as it stands in its file, boxes already continuous `xyxy` in pixels.
 
@@ -51,7 +52,8 @@ class RawObject:
         rle: COCO's dictionary (`size`, `counts`).
         mask_id: value of this object's pixels in the picture's instance mask.
         keypoints: flat x, y, visibility.
-        extra: fields of the file that have no place above (kept for lossless conversion: pose, occluded, attributes ...).
+        extra: fields of the file that have no place above (kept for lossless conversion: pose, occluded, attributes
+            ...).
     """
 
     category: str | None
@@ -69,7 +71,7 @@ class RawObject:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(slots=True)
 class RawPicture:
     """One picture as its annotations describe it.
 

@@ -58,7 +58,7 @@ def short_side_scale(size_hw: tuple[int, int], short: int, longest: int) -> floa
 
 
 def resize_bilinear(image: Float[Tensor, "C H W"], scale: float) -> Float[Tensor, "C H2 W2"]:
-    """Bilinear, half-pixel centres, no antialias; size is floor(side * scale), sampling uses `scale` itself (as torchvision)."""
+    """Bilinear, half-pixel centres, no antialias, to floor(side * scale), as torchvision's detectors resize."""
     return F.interpolate(
         image[None], scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True
     )[0]

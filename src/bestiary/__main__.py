@@ -1,0 +1,5 @@
+"""`python -m bestiary`."""
+
+from bestiary.cli.main import main
+
+main()
