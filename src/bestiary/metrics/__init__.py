@@ -1,0 +1,1 @@
+"""Evaluators: pure functions and accumulators, each equal to the reference tool, each naming its protocol."""

@@ -1,0 +1,1 @@
+"""Compiled loops of the evaluators: serial, without the interpreter lock, so that plain threads may share the work."""
