@@ -1,0 +1,1 @@
+"""What turns features into answers, shared by the systems that need it."""

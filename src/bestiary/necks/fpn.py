@@ -1,0 +1,93 @@
+"""Feature pyramid network (Lin et al.: Feature Pyramid Networks for Object Detection, CVPR 2017).
+
+Faithful: 1x1 laterals, nearest top-down path, addition, 3x3 smoothing, no nonlinearity (section 3). The top-down map
+takes the lateral's very shape, so that odd sizes work. State names are torchvision's.
+"""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bestiary.backbones.levels import Level
+from bestiary.backbones.resnet import ResNet
+from bestiary.errors import UsageError
+
+
+class CoarserByPool(nn.Module):
+    """One more level: every second value of the coarsest map (the paper's P6, footnote 2)."""
+
+    def levels(self, pyramid: Sequence[Level]) -> tuple[Level, ...]:
+        """The level it appends to `pyramid`."""
+        last = pyramid[-1]
+        return (Level(f"P{int(last.name[1:]) + 1}", last.channels, last.stride * 2),)
+
+    def forward(self, pyramid: Sequence[Float[Tensor, "B C _h _w"]]) -> tuple[Float[Tensor, "B C _h2 _w2"], ...]:
+        """The appended map; ceil(h / 2) by ceil(w / 2)."""
+        return (F.max_pool2d(pyramid[-1], kernel_size=1, stride=2),)
+
+
+class FPN(nn.Module):
+    """A backbone's levels to a pyramid of equal channels.
+
+    Args:
+        in_levels: of the backbone, fine to coarse, each twice the stride of the one before.
+        out_channels: of every map of the pyramid; 256 in the paper.
+        extra: what appends coarser levels, or None.
+
+    Attributes:
+        levels: P2 .. P5 (P6) for C2 .. C5.
+
+    Raises:
+        UsageError: no level.
+    """
+
+    levels: tuple[Level, ...]
+
+    def __init__(self, in_levels: Sequence[Level], out_channels: int = 256, extra: CoarserByPool | None = None) -> None:
+        super().__init__()
+        if not in_levels:
+            raise UsageError("got no level, wanted at least one", where="FPN(in_levels)")
+        # Each convolution stands in a Sequential of one for the sake of the public files' names.
+        self.inner_blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(v.channels, out_channels, 1)) for v in in_levels)
+        self.layer_blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(out_channels, out_channels, 3, padding=1)) for _ in in_levels
+        )
+        self.extra_blocks = extra
+        pyramid = tuple(Level(f"P{v.name[1:]}", out_channels, v.stride) for v in in_levels)
+        self.levels = pyramid if extra is None else (*pyramid, *extra.levels(pyramid))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Sequence[Float[Tensor, "B _c _h _w"]]) -> tuple[Float[Tensor, "B C2 _h _w"], ...]:
+        """One map per entry of `levels`."""
+        inner = self.inner_blocks[-1](features[-1])
+        pyramid = [self.layer_blocks[-1](inner)]
+        for i in range(len(features) - 2, -1, -1):
+            lateral = self.inner_blocks[i](features[i])
+            inner = lateral + F.interpolate(inner, size=lateral.shape[-2:], mode="nearest")
+            pyramid.insert(0, self.layer_blocks[i](inner))
+        if self.extra_blocks is not None:
+            pyramid.extend(self.extra_blocks(pyramid))
+        return tuple(pyramid)
+
+
+class PyramidBackbone(nn.Module):
+    """A trunk and the pyramid on it: pictures to P2 .. P6.
+
+    Attributes:
+        levels: of the pyramid.
+    """
+
+    levels: tuple[Level, ...]
+
+    def __init__(self, body: ResNet, fpn: FPN) -> None:
+        super().__init__()
+        self.body, self.fpn, self.levels = body, fpn, fpn.levels
+
+    def forward(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C2 _h _w"], ...]:
+        """One map per entry of `levels`."""
+        return self.fpn(self.body(pixels))
