@@ -1,0 +1,1 @@
+"""Boxes and categories: one system, one file."""
