@@ -1,0 +1,1 @@
+"""Systems that name the class of every pixel."""
