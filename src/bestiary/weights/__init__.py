@@ -1,0 +1,1 @@
+"""Published checkpoints: which exist, where their files are, how they are read and fitted to a model."""

@@ -1,0 +1,247 @@
+"""Reading states from files that may be foreign, broken or hostile, and fitting them to a model.
+
+Nothing is ever unpickled but tensors, and a state that does not fit leaves the model untouched.
+"""
+
+import difflib
+import pickle
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bestiary.errors import CheckpointError
+from bestiary.weights.converters import (
+    COUNTER,
+    match_norm_counters,
+    rename_detector_v1,
+    set_frozen_norm_eps,
+    strip_prefix,
+)
+from bestiary.weights.registry import find_entry
+from bestiary.weights.store import Progress, fetch
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+"""Keys under which training scripts commonly put the state."""
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An entry that has another shape in the file than in the model."""
+
+    name: str
+    file_shape: tuple[int, ...]
+    model_shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.file_shape} in the file, {self.model_shape} in the model"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every entry.
+
+    Attributes:
+        loaded: names that were copied.
+        missing: names of the model that the file lacks; they keep their values.
+        unexpected: names of the file that the model lacks.
+        mismatched: entries of different shapes that were not copied.
+        new_head: those of `mismatched` that differ in the number of categories only: they keep their initial values.
+        norm_eps: what the epsilon of the frozen norms was set to, None if it was left alone. Whoever writes the model
+            to a checkpoint of its own must keep it with the constructor's arguments: it is no entry of a state.
+    """
+
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+    new_head: tuple[Mismatch, ...] = ()
+    norm_eps: float | None = None
+
+    def summary(self) -> str:
+        """One line for the user."""
+        parts = [f"{len(self.loaded)} entries loaded"]
+        if self.new_head:
+            numbers = ", ".join(f"{m.name} {m.file_shape[0]} -> {m.model_shape[0]}" for m in self.new_head)
+            parts.append(f"new head for other categories, at its initial values: {numbers}")
+        parts += [f"{len(names)} {kind}" for kind, names in self.problems() if names]
+        return "; ".join(parts)
+
+    def problems(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """What strictness does not allow: kind and entries."""
+        refused = tuple(m for m in self.mismatched if m not in self.new_head)
+        return [("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", refused)]
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors of a `.safetensors` file, or of a `.pth` or `.pt` that holds nothing but tensors and plain values.
+
+    A state under one of `WRAPPERS` is taken out of it, values that are no tensors are left out, and a `module.` before
+    every name is removed. Tensors are on the CPU.
+
+    Raises:
+        CheckpointError: no such file, empty, truncated, no checkpoint, without tensors, or a pickle that would run
+        code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError("no such file", where=str(path))
+    if path.stat().st_size == 0:
+        raise CheckpointError("the file is empty", where=str(path), mend="Fetch or write it again.")
+    holds = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    for key in WRAPPERS:
+        inner = holds.get(key)
+        if isinstance(inner, Mapping):
+            holds = dict(inner)
+            break
+    state = {name: value for name, value in holds.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if not state:
+        keys = ", ".join(map(str, list(holds)[:SHOWN])) or "nothing"
+        raise CheckpointError(f"it holds no tensors (it holds {keys})", where=str(path))
+    return strip_prefix(state, "module.")
+
+
+def load_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    model_name: str = "",
+    new_head: bool = True,
+    strict: bool = True,
+    where: str = "",
+) -> LoadReport:
+    """Copy a state into a model; if it does not fit, the model stays as it was.
+
+    Names of torchvision's first detectors are translated where the model has the newer ones; counters of batch norms
+    may be missing or superfluous.
+
+    Args:
+        model: gets the values, converted to its own types and devices.
+        state: as `read_state` gives it.
+        model_name: for messages.
+        new_head: leave entries at their initial values whose first dimension alone differs, which is what another
+            number of categories does. (An inner layer of another width differs in its neighbour's second dimension
+            too, and is refused.)
+        strict: refuse if anything is missing, unexpected, or differs in shape otherwise; else copy what fits and
+            report.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: strictly, the state does not fit: both shapes, and the nearest name of every stray one. Not
+        strictly,
+            nothing at all fits.
+    """
+    own = model.state_dict()
+    renamed = rename_detector_v1(state)
+    entries = dict(state) if set(state) <= set(own) else renamed
+    report = _compare(own, match_norm_counters(entries, own), new_head)
+    refused = [problem for problem in report.problems() if problem[1]]
+    if (strict and refused) or not report.loaded:
+        message = "; ".join(_describe(kind, names, own, entries) for kind, names in refused) or "nothing in it fits"
+        target = f"the model {model_name}" if model_name else "the model"
+        mend = "Is it a checkpoint of another model, or one made with other arguments?"
+        raise CheckpointError(f"it does not fit {target}: {message}", where=where or None, mend=mend)
+    with torch.no_grad():
+        for name in report.loaded:
+            own[name].copy_(entries[name])
+    return report
+
+
+def load_published(
+    model: nn.Module, name: str, offline: bool = False, new_head: bool = True, progress: Progress | None = None
+) -> LoadReport:
+    """Find or fetch the published weights called `name` (`registry.find_entry`), and load them with all they ask for.
+
+    Raises:
+        UsageError: nothing is called so.
+        CheckpointError: the file is missing, is not the published one, or does not fit.
+    """
+    entry = find_entry(name)
+    path = fetch(entry, offline=offline, progress=progress)
+    report = load_state(model, read_state(path), entry.model, new_head, where=str(path))
+    if entry.norm_eps is None:
+        return report
+    set_frozen_norm_eps(model, entry.norm_eps)
+    return replace(report, norm_eps=entry.norm_eps)
+
+
+def _compare(own: Mapping[str, Tensor], entries: Mapping[str, Tensor], new_head: bool) -> LoadReport:
+    common = [name for name in own if name in entries]
+    pairs = {name: (tuple(entries[name].shape), tuple(own[name].shape)) for name in common}
+    mismatched = tuple(Mismatch(name, there, here) for name, (there, here) in pairs.items() if there != here)
+    heads = tuple(m for m in mismatched if new_head and _is_head(m))
+    return LoadReport(
+        loaded=tuple(name for name, (there, here) in pairs.items() if there == here),
+        missing=tuple(name for name in own if name not in entries and not name.endswith(COUNTER)),
+        unexpected=tuple(name for name in entries if name not in own),
+        mismatched=mismatched,
+        new_head=heads if len(heads) == len(mismatched) else (),
+    )
+
+
+def _is_head(mismatch: Mismatch) -> bool:
+    there, here = mismatch.file_shape, mismatch.model_shape
+    return len(there) == len(here) > 0 and there[1:] == here[1:]
+
+
+def _describe(
+    kind: str, names: Sequence[str | Mismatch], own: Mapping[str, Tensor], entries: Mapping[str, Tensor]
+) -> str:
+    """ "3 missing (fc.weight (1000, 512), nearest in the file head.weight (1000, 512); ...)" """
+    others, where = (entries, "in the file") if kind == "missing" else (own, "in the model")
+    source = own if kind == "missing" else entries
+    texts = []
+    for name in names[:SHOWN]:
+        text = str(name)
+        if isinstance(name, str):
+            text += f" {tuple(source[name].shape)}"
+            close = difflib.get_close_matches(name, list(others), n=1, cutoff=0.6)
+            text += f", nearest {where}: {close[0]} {tuple(others[close[0]].shape)}" if close else ""
+        texts.append(text)
+    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {kind} ({'; '.join(texts)}{more})"
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise _broken(path, str(error)) from error
+
+
+def _read_pickled(path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():  # torch tells of old pickle protocols, which is nothing that a user could mend
+            warnings.simplefilter("ignore")
+            holds = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        blocked = re.search(r"GLOBAL (\S+)|Unsupported class (\S+)", str(error))
+        if blocked is None:
+            raise _broken(path, "nothing that torch.save wrote") from error
+        raise CheckpointError(
+            f"it is a pickle that wants to run code ({blocked.group(1) or blocked.group(2)}), which is never done",
+            where=str(path),
+            mend="Ask its author for a state dict of tensors, or save model.state_dict() yourself where you trust it.",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _broken(path, str(error).split("\n")[0] or type(error).__name__) from error
+    if not isinstance(holds, Mapping):
+        raise CheckpointError(
+            f"it holds a {type(holds).__name__}, wanted a mapping of names to tensors", where=str(path)
+        )
+    return dict(holds)
+
+
+def _broken(path: Path, reason: str) -> CheckpointError:
+    size = path.stat().st_size
+    mend = "It is truncated, damaged or no checkpoint: fetch or write it again."
+    return CheckpointError(f"cannot be read ({reason}; {size:,} bytes)", where=str(path), mend=mend)
