@@ -1,0 +1,1 @@
+"""The loop and its parts: settings, optimisers, schedules, averaging, checkpoints, logs; no model and no reader."""
