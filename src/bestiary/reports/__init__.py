@@ -1,0 +1,1 @@
+"""Reports: one self-contained HTML page on how a model does, for people."""
