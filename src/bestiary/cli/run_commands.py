@@ -1,0 +1,168 @@
+"""`train`, `eval`, `predict`, `demo`: the main job."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bestiary.cli.flags import parse_fields
+from bestiary.cli.model_commands import Json
+from bestiary.cli.output import emit, result, say, table
+
+TRAIN_FLAGS = (
+    "--data",
+    "--format",
+    "--out",
+    "--weights",
+    "--train-split",
+    "--val-split",
+    "--test-split",
+    "--resume",
+    "--json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    extra = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=extra)(train)
+    app.command(name="eval")(evaluate)
+    app.command()(predict)
+    app.command()(demo)
+
+
+def train(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model's name; `bestiary models` lists them.")] = "",
+    data: Annotated[str | None, typer.Option(help="The data set: a folder, an annotation file, or `world`.")] = None,
+    format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/TASK/trainN if not given.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Start from: `published`, or a checkpoint file.")] = None,
+    train_split: Annotated[str, typer.Option(help="Split to train on; `train+val` joins two.")] = "train",
+    val_split: Annotated[str, typer.Option(help="Split to choose the best checkpoint by; `none` for none.")] = "val",
+    test_split: Annotated[str, typer.Option(help="Split to measure at the end; `none` for none.")] = "test",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")
+    ] = False,
+    help: Annotated[bool, typer.Option("--help", "-h", help="Show this, and the fields of MODEL's recipe.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a model on your data. Every field of its recipe is a flag: `bestiary train MODEL --help` lists them."""
+    if help or not model or model.startswith("-"):
+        _train_help(context, model)
+        return
+    from bestiary import zoo
+    from bestiary.errors import UsageError
+    from bestiary.verbs.training import Splits
+    from bestiary.verbs.training import train as run
+
+    recipe = zoo.find(model).recipe()
+    fields: dict[str, Any] = dict(parse_fields(context.args, recipe.fields(), TRAIN_FLAGS))
+    if data is None:
+        raise UsageError("no data was given", mend="Add --data FOLDER (or --data world for the built-in pictures)")
+    splits = Splits(train=train_split, val=_none(val_split), test=_none(test_split))
+    finished = run(
+        model, data, format=format, out=out, weights=weights, splits=splits, resume=resume, say=say, **fields
+    )
+    if json:
+        emit(finished.to_dict())
+        return
+    for scores in finished.scores:
+        result(str(scores) + "\n")
+    say(f"best checkpoint: {finished.best}\nreport: {finished.report}")
+
+
+def _none(split: str) -> str | None:
+    return None if split == "none" else split
+
+
+def _train_help(context: typer.Context, model: str) -> None:
+    result(context.get_help())
+    if not model or model.startswith("-"):
+        return
+    from bestiary import zoo
+    from bestiary.recipes.recipe import type_name
+
+    recipe = zoo.find(model).recipe()
+    rows = [
+        (f"--{f.name.replace('_', '-')}", type_name(f.type), _default(f.default), f.doc)
+        for f in recipe.fields().values()
+    ]
+    result(f"\nFields of {model}'s recipe ({recipe.source}):\n")
+    result(table(("flag", "type", "default", "meaning"), rows))
+
+
+def _default(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "()"
+    return "none" if value is None else str(value)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
+    data: Annotated[str, typer.Option(help="The data set: a folder, an annotation file, or `world`.")],
+    split: Annotated[str, typer.Option(help="Split to measure on; `val+test` joins two.")] = "test",
+    format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    runtime: Annotated[str, typer.Option(help="torch, onnxruntime or openvino.")] = "torch",
+    batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
+    json: Json = False,
+) -> None:
+    """Measure a model on a data set; every number is printed with its protocol."""
+    from bestiary.verbs.evaluating import evaluate as run
+    from bestiary.verbs.models import load
+
+    measured = run(load(model, runtime), data, split=split, format=format, report=report, batch=batch, say=say)
+    if json:
+        emit(measured.to_dict())
+        return
+    for scores in measured.scores:
+        result(str(scores) + "\n")
+    if measured.report is not None:
+        say(f"report: {measured.report}")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
+    source: Annotated[str, typer.Argument(help="A file, folder, glob, video, or `webcam`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for what is written; runs/predict if anything is.")] = None,
+    threshold: Annotated[float, typer.Option(help="Lowest score of a detection.")] = 0.25,
+    draw: Annotated[bool, typer.Option(help="Write pictures with the predictions drawn on them.")] = True,
+    coco: Annotated[bool, typer.Option("--coco", help="Write COCO results to predictions.coco.json.")] = False,
+    yolo: Annotated[bool, typer.Option("--yolo", help="Write one YOLO text file a picture.")] = False,
+    crops: Annotated[bool, typer.Option("--crops", help="Write a crop of every detection.")] = False,
+    runtime: Annotated[str, typer.Option(help="torch, onnxruntime or openvino.")] = "torch",
+    batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
+    json: Json = False,
+) -> None:
+    """Predict on pictures or a video, one by one in constant memory; --json prints one JSON line a picture."""
+    from bestiary.verbs.models import load
+    from bestiary.verbs.predicting import Outputs, predict_source
+
+    outputs = Outputs(folder=out or Path("runs/predict"), draw=draw, coco=coco, yolo=yolo, crops=crops)
+    count = 0
+    for prediction in predict_source(load(model, runtime), source, outputs, threshold=threshold, batch=batch, say=say):
+        count += 1
+        if json:
+            emit(prediction.to_dict())
+        else:
+            result(f"{prediction.name}: {outputs.summary(prediction)}")
+    if not json:
+        say(f"{count} pictures" + (f", written to {outputs.folder}" if outputs.writes else ""))
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run and its report.")] = Path("runs/demo"),
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 2.0,
+    json: Json = False,
+) -> None:
+    """Draw a little world, train a detector on it, measure it, predict on unseen pictures, write a report."""
+    from bestiary.verbs.demo import demo as run
+
+    finished = run(out, minutes=minutes, say=say)
+    if json:
+        emit(finished.to_dict())
+        return
+    for scores in finished.scores:
+        result(str(scores) + "\n")
+    say(f"\nOpen the report in a browser:\n  {finished.report.resolve()}")

@@ -1,0 +1,185 @@
+"""A recipe: the loop's settings and what happens to the pictures, all of it typed fields that a flag can set.
+
+Fields have one name each across both parts, so `--lr 0.01` or `train(..., lr=0.01)` says which is meant. An unknown
+name is an error that gives the nearest one; an explicit value is never overridden.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
+
+from bestiary.errors import UsageError
+from bestiary.training.settings import Settings
+from bestiary.transforms.compose import Transform
+
+
+class PictureFields(Protocol):
+    """What one task does to pictures. A frozen dataclass with these methods."""
+
+    def train_transform(self, joint_pairs: tuple[tuple[int, int], ...] = ()) -> Transform:
+        """Augmentation for training pictures."""
+        ...
+
+    def eval_transform(self) -> Transform:
+        """What a validation picture goes through before `loss`: no randomness, network scale."""
+        ...
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments that must agree with these fields (the size a system predicts at)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Field:
+    """One settable field: its name, type, default and meaning."""
+
+    name: str
+    type: Any
+    default: Any
+    doc: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        task: "classification", "detection", "segmentation".
+        settings: the loop: optimiser, schedule, precision, checkpoints.
+        pictures: sizes and augmentation.
+        source: the paper's or library's recipe that this one follows.
+    """
+
+    task: str
+    settings: Settings
+    pictures: Any
+    source: str = ""
+
+    def fields(self) -> dict[str, Field]:
+        """Every settable field by name, those of the loop first."""
+        found: dict[str, Field] = {}
+        for part in (self.settings, self.pictures):
+            hints, docs = get_type_hints(type(part)), attribute_docs(type(part))
+            for f in dataclasses.fields(part):
+                found[f.name] = Field(f.name, hints[f.name], getattr(part, f.name), docs.get(f.name, ""))
+        return found
+
+    def with_fields(self, values: Mapping[str, Any]) -> "Recipe":
+        """The recipe with some fields set. Text is converted to the field's type.
+
+        Raises:
+            UsageError: no such field (the nearest is named), or a value that does not fit its type.
+        """
+        known = self.fields()
+        settings, pictures = {}, {}
+        for name, value in values.items():
+            if name not in known:
+                close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+                flag = (
+                    f"Did you mean --{close[0].replace('_', '-')}?"
+                    if close
+                    else "`bestiary train MODEL --help` lists them"
+                )
+                raise UsageError(f"no field is called {name!r}", mend=flag)
+            part = settings if hasattr(self.settings, name) else pictures
+            part[name] = convert(value, known[name].type, name)
+        return dataclasses.replace(
+            self,
+            settings=dataclasses.replace(self.settings, **settings),
+            pictures=dataclasses.replace(self.pictures, **pictures),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON of every field."""
+        return {name: _plain(field.default) for name, field in self.fields().items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """The "Attributes:" section of a class's docstring: name -> text."""
+    docs: dict[str, str] = {}
+    name, inside = "", False
+    for line in (inspect.getdoc(kind) or "").splitlines():
+        if line.strip() == "Attributes:":
+            inside = True
+        elif inside and line.startswith("    ") and not line.startswith("     ") and ":" in line:
+            name, text = line.strip().split(":", 1)
+            docs[name] = text.strip()
+        elif inside and line.startswith("     ") and name:
+            docs[name] += " " + line.strip()
+        elif inside and line.strip():
+            inside = False
+    return docs
+
+
+def type_name(kind: Any) -> str:
+    """A type as a person writes it: "int", "sgd|adam", "float or none"."""
+    if kind is type(None):
+        return "none"
+    if get_origin(kind) is Literal:
+        return "|".join(str(a) for a in get_args(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(type_name(a) for a in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = [type_name(a) for a in get_args(kind) if a is not Ellipsis]
+        return f"{inner[0]},..." if get_args(kind)[-1:] == (Ellipsis,) else ",".join(inner)
+    return getattr(kind, "__name__", str(kind))
+
+
+def convert(value: Any, kind: Any, name: str) -> Any:
+    """`value` as `kind`: text from a command line is parsed, a Python value must fit.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    try:
+        return _convert(value, kind)
+    except (TypeError, ValueError, KeyError):
+        raise UsageError(f"got {value!r}, wanted {type_name(kind)}", where=f"--{name.replace('_', '-')}") from None
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, args)
+    if origin is Literal:
+        for choice in args:
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise ValueError
+    if origin is tuple:
+        parts = [p for p in value.replace(" ", "").split(",") if p] if isinstance(value, str) else list(value)
+        inner = [args[0]] * len(parts) if args[-1:] == (Ellipsis,) else list(args)
+        if len(inner) != len(parts):
+            raise ValueError
+        return tuple(_convert(p, k) for p, k in zip(parts, inner, strict=True))
+    if kind is bool:
+        if isinstance(value, str):
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+        if not isinstance(value, bool):
+            raise TypeError
+        return value
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    if kind in (int, float) and isinstance(value, bool):
+        raise TypeError
+    return kind(value)
+
+
+def _convert_union(value: Any, kinds: tuple[Any, ...]) -> Any:
+    if type(None) in kinds and (value is None or str(value).lower() == "none"):
+        return None
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _convert(value, kind)
+            except (TypeError, ValueError, KeyError):
+                continue
+    raise ValueError

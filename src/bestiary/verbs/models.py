@@ -1,0 +1,155 @@
+"""Models by name and by file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bestiary import zoo
+from bestiary.errors import CheckpointError, UsageError
+from bestiary.system import Predictor, System
+from bestiary.training.checkpoint import read_model, write_model
+from bestiary.weights.load import LoadReport, load_published, load_state, read_state
+
+RUNTIMES = ("torch", "onnxruntime", "openvino")
+
+
+def create(
+    name: str,
+    categories: Sequence[str] | None = None,
+    weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    offline: bool = False,
+) -> System:
+    """A model by name, in evaluation mode.
+
+    Args:
+        name: one of `list_models()`.
+        categories: the user's class names; None gives the published layout (ImageNet's 1,000 classes, COCO's 91
+            outputs).
+        weights: None for fresh parameters; "published" for the registered checkpoint of that name; or a file: a
+            checkpoint of this library, a safetensors or a pickled state that holds tensors only.
+        arguments: further arguments of the constructor.
+        offline: never touch the network; a missing file is an error that says where to put it.
+
+    Raises:
+        UsageError: unknown name or argument (the nearest is named).
+        CheckpointError: the weights are missing, broken, unsafe or do not fit.
+    """
+    system = zoo.build(name, categories, arguments)
+    if weights is not None:
+        load_weights(system, weights, offline=offline)
+    return system.eval()
+
+
+def load_weights(system: System, weights: str | Path, *, offline: bool = False) -> LoadReport:
+    """Load published weights, a checkpoint or a state; a head for other categories keeps its fresh parameters."""
+    if str(weights) == "published":
+        report = load_published(system, system.model_name, offline=offline)
+        if report.norm_eps is not None:  # a state does not hold it, so the constructor must be told when it is rebuilt
+            system.arguments = {**system.arguments, "norm_eps": report.norm_eps}
+        return report
+    path = checkpoint_of(weights)
+    return load_state(system, read_state(path), system.model_name, where=str(path))
+
+
+def checkpoint_of(path: str | Path) -> Path:
+    """The checkpoint that a path means: itself, or the best (else the last) one of a run folder."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    return path / "best.safetensors" if (path / "best.safetensors").exists() else path / "last.safetensors"
+
+
+def load(path: str | Path, runtime: str = "torch", device: str = "cpu") -> System | Predictor:
+    """A trained or exported model from its file, ready to predict.
+
+    Args:
+        path: a checkpoint (`best.safetensors`, or a run folder that holds one), or an exported graph (`.onnx`).
+        runtime: "torch" for checkpoints; "onnxruntime" or "openvino" for graphs. A checkpoint with another runtime than
+            torch uses the graph of the same name beside it.
+        device: where a torch model goes.
+
+    Raises:
+        CheckpointError: no such file, or it is broken or foreign.
+    """
+    if runtime not in RUNTIMES:
+        raise UsageError(
+            f"got runtime {runtime!r}, wanted one of {', '.join(RUNTIMES)}", mend=zoo.nearest(runtime, RUNTIMES)
+        )
+    path = checkpoint_of(path)
+    if path.suffix in (".onnx", ".xml") or runtime != "torch":
+        from bestiary.deploy.runtimes import open_graph
+
+        graph = path if path.suffix in (".onnx", ".xml") else path.with_suffix(".onnx")
+        return open_graph(graph, "onnxruntime" if runtime == "torch" else runtime)
+    state, identity = read_model(path)
+    name = identity.get("model", "")
+    if name not in zoo.ZOO:
+        raise CheckpointError(f"it holds a model called {name!r}, which this version does not have", where=str(path))
+    system = zoo.build(name, identity["categories"], identity.get("arguments"))
+    load_state(system, state, name, new_head=False, where=str(path))
+    return system.eval().to(device)
+
+
+def save(system: System, path: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
+    """Write a model's parameters and identity to one safetensors file that `load` opens."""
+    return write_model(Path(path), system.state_dict(), {**identity_of(system), **dict(facts or {})})
+
+
+def identity_of(system: System) -> dict[str, Any]:
+    """What a checkpoint must say to rebuild the system: its name, constructor arguments and categories."""
+    if not system.model_name:
+        raise UsageError("the system was not made by bestiary.create, so its file could not say how to rebuild it")
+    return {
+        "model": system.model_name,
+        "task": system.task,
+        "arguments": dict(system.arguments),
+        "categories": list(system.categories),
+    }
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `bestiary info` says of a model or a checkpoint."""
+
+    facts: dict[str, Any]
+
+
+def describe(name_or_path: str | Path) -> Description:
+    """Facts of a model of the zoo, or of a checkpoint file."""
+    path = Path(name_or_path)
+    if str(name_or_path) not in zoo.ZOO and (path.exists() or path.suffix):
+        return Description(_describe_file(path))
+    name = str(name_or_path)
+    entry = zoo.find(name)
+    with torch.device("meta"):
+        system = zoo.build(name)
+    return Description(
+        {
+            "model": name,
+            "task": entry.task,
+            "paper": entry.paper,
+            **({"variant": entry.note} if entry.note else {}),
+            "parameters": sum(p.numel() for p in system.parameters()),
+            "trainable parameters": sum(p.numel() for p in system.parameters() if p.requires_grad),
+            "categories": len(system.categories),
+            "recipe": entry.recipe().to_dict(),
+            "published weights": _published(name),
+        }
+    )
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    path = checkpoint_of(path)
+    state, identity = read_model(path)
+    tensors = {"file": str(path), "parameters": sum(v.numel() for v in state.values()), "tensors": len(state)}
+    return {**tensors, **identity}
+
+
+def _published(name: str) -> list[dict[str, Any]]:
+    from bestiary.weights.registry import published
+
+    return [entry.to_dict() for entry in published(name)]

@@ -1,0 +1,278 @@
+"""A model trained on a data set: data, recipe, loop, measurement, report."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bestiary import zoo
+from bestiary.data.loader import Loader
+from bestiary.errors import DataError, UsageError
+from bestiary.metrics.scores import Scores
+from bestiary.recipes.recipe import Recipe
+from bestiary.system import System
+from bestiary.training import loop
+from bestiary.training.sampling import Sampler, class_balanced, repeat_factor
+from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split, splits_of
+from bestiary.verbs.evaluating import evaluate, evaluators
+from bestiary.verbs.models import identity_of, load, load_weights
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which parts of the data serve what.
+
+    Attributes:
+        train: learned from; `train+val` joins two.
+        val: the best checkpoint is chosen by it, None for no choice; if the data has no such split, a fifth of the
+            training pictures is set aside (always the same ones) and this is said.
+        test: measured once at the end, None for none; the validation split if the data has no such split.
+    """
+
+    train: str = "train"
+    val: str | None = "val"
+    test: str | None = "test"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes:
+        folder: holds everything.
+        best: checkpoint with the best score on the validation split (the last one if there was none).
+        last: checkpoint after the last step.
+        scores: of `best` on the measured split, one a protocol.
+        report: the HTML file; None if nothing was measured.
+        history: one dictionary an epoch.
+        stopped: why the loop ended.
+    """
+
+    folder: Path
+    best: Path
+    last: Path
+    scores: list[Scores] = field(default_factory=list)
+    report: Path | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "folder": str(self.folder),
+            "best": str(self.best),
+            "last": str(self.last),
+            "report": None if self.report is None else str(self.report),
+            "stopped": self.stopped,
+            "epochs": len(self.history),
+            "scores": [s.to_dict() for s in self.scores],
+        }
+
+
+def train(
+    model: str,
+    data: Data,
+    *,
+    validation: Data | None = None,
+    format: str | None = None,
+    recipe: Recipe | None = None,
+    splits: Splits = Splits(),
+    weights: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    **fields: Any,
+) -> TrainedRun:
+    """Train a model of the zoo, choose the best checkpoint, measure it, and write a report.
+
+    Args:
+        model: its name.
+        data: a folder, an annotation file, `world`, or an open data set to train on.
+        validation: an open data set to validate on, where `data` is one too.
+        format: the reader's name; found by itself if None.
+        recipe: how to train; the model's own if None.
+        splits: which parts of the data serve what.
+        weights: start from "published" weights or a checkpoint; a head for other classes starts fresh, in one
+            announced line.
+        out: the run's folder; `runs/TASK/MODEL`, numbered, if None.
+        resume: go on with the run in `out`, exactly where it stopped.
+        say: told in plain lines what is done.
+        fields: fields of the recipe (`epochs=10, lr=0.01`). Their names and types are checked against the recipe's
+            typed fields: this is the one place in the library where keywords are open, because each model's recipe has
+            its own.
+
+    Raises:
+        UsageError: an unknown model or field (the nearest is named), or a run folder already taken.
+        DataError: the data cannot be read or holds nothing to learn.
+        TrainingError: a loss is not finite, or the disk is full.
+    """
+    entry = zoo.find(model)
+    recipe = (recipe or entry.recipe()).with_fields(fields)
+    training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
+    categories = tuple(training.categories)
+    if not categories:
+        raise DataError(
+            "the data names no class to learn", where=str(data), mend="`bestiary check` shows what was read"
+        )
+    system = zoo.build(model, categories, _arguments(entry, recipe))
+    if weights is not None:
+        say(load_weights(system, weights).summary())
+    folder = _run_folder(out, recipe.task, model, resume)
+    say(f"{model}: {len(categories)} classes ({', '.join(categories[:8])}{', ...' if len(categories) > 8 else ''})")
+    say(
+        f"training on {len(training):,} pictures"
+        + (f", validating on {len(held_out):,}" if held_out else "")
+        + f"; run: {folder}"
+    )
+    run = _run_loop(system, recipe, training, held_out, folder, resume, say)
+    return _measure(run, model, data, held_out, splits, recipe, format, say)
+
+
+def _open_both(
+    data: Data,
+    validation: Data | None,
+    splits: Splits,
+    task: str,
+    format: str | None,
+    say: Callable[[str], None],
+) -> tuple[Samples, Samples | None]:
+    training = open_split(data, splits.train, task, format, None, say)
+    if validation is not None:
+        return training, open_split(validation, splits.val or "val", task, format, training.categories, say)
+    if splits.val is None or not isinstance(data, str | Path):
+        return training, None
+    if all(part in splits_of(data, format) for part in splits.val.split("+")):
+        return training, open_split(data, splits.val, task, format, training.categories, say)
+    say(f"the data has no split {splits.val!r}: a fifth of {splits.train!r} is set aside for validation")
+    return set_aside(training, fraction=0.2)
+
+
+def set_aside(dataset: Samples, fraction: float) -> tuple[Samples, Samples]:
+    """Two disjoint parts of a data set, chosen by the hash of each picture's name: always the same ones."""
+    from bestiary.data.dataset import Dataset, split_by_name
+
+    if not isinstance(dataset, Dataset):
+        raise UsageError("only a data set read from files can be split by name", mend="Hand over `validation` too")
+    return split_by_name(dataset, fraction)
+
+
+def _arguments(entry: zoo.Entry, recipe: Recipe) -> dict[str, Any]:
+    import inspect
+
+    taken = inspect.signature(entry.build).parameters
+    return {name: value for name, value in recipe.pictures.arguments().items() if name in taken}
+
+
+def _run_folder(out: str | Path | None, task: str, model: str, resume: bool) -> Path:
+    if out is not None:
+        return Path(out)
+    if resume:
+        raise UsageError("--resume needs --out", mend="Name the folder of the run to go on with")
+    number, folder = 1, Path("runs") / task / model
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / task / f"{model}{number}"
+    return folder
+
+
+def _sampler(dataset: Samples, recipe: Recipe) -> Sampler | None:
+    balance, seed = recipe.settings.balance, recipe.settings.seed
+    if balance == "none":
+        return None
+    labels = getattr(dataset, "labels_per_picture", None)
+    if labels is None:
+        raise UsageError(f"--balance {balance} needs a data set read from files", mend="Use --balance none")
+    if balance == "classes":
+        if recipe.task != "classification":
+            raise UsageError(
+                "--balance classes is for classification", mend="Use --balance repeat for pictures with objects"
+            )
+        return class_balanced([next(iter(found)) for found in labels()], seed)
+    return repeat_factor(labels(), seed, threshold=0.3)
+
+
+def _run_loop(
+    system: System,
+    recipe: Recipe,
+    training: Samples,
+    held_out: Samples | None,
+    folder: Path,
+    resume: bool,
+    say: Callable[[str], None],
+) -> loop.Run:
+    settings = recipe.settings
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    pairs = tuple(getattr(training, "joint_pairs", None) or ())
+    train_loader = Loader(
+        training,
+        batch=settings.batch,
+        transform=recipe.pictures.train_transform(pairs),
+        seed=settings.seed,
+        shuffle=True,
+        workers=settings.workers,
+        sampler=_sampler(training, recipe),
+        drop_last=len(training) > settings.batch * world,
+        rank=rank,
+        world=world,
+        cache_bytes=0,
+    )
+    val_loader = None
+    if held_out is not None:
+        batch = settings.batch if recipe.task == "classification" else 1
+        val_loader = Loader(held_out, batch=batch, workers=0, rank=rank, world=world)
+    return loop.train(
+        system,
+        train_loader,
+        val_loader,
+        settings,
+        out=folder,
+        make_evaluator=lambda: evaluators(recipe.task, system.categories)[0],
+        identity={**identity_of(system), "recipe": recipe.to_dict()},
+        resume=resume,
+    )
+
+
+def _measure(
+    run: loop.Run,
+    model: str,
+    data: Data,
+    held_out: Samples | None,
+    splits: Splits,
+    recipe: Recipe,
+    format: str | None,
+    say: Callable[[str], None],
+) -> TrainedRun:
+    finished = TrainedRun(run.folder, run.best, run.last, history=run.history, stopped=run.stopped)
+    if int(os.environ.get("RANK", "0")) != 0 or splits.test is None:
+        return finished
+    measured, split = _measured_split(data, held_out, splits, format)
+    if measured is None:
+        return finished
+    say(f"measuring {run.best.name} on {split}")
+    facts = {"model": model, "data": dataset_name(data)}
+    report = run.folder / "report.html"
+    result = evaluate(
+        load(run.best),
+        measured,
+        split,
+        format,
+        report=report,
+        facts=facts,
+        history=run.history,
+        say=say,  # type: ignore[arg-type]
+    )
+    return TrainedRun(run.folder, run.best, run.last, result.scores, result.report, run.history, run.stopped)
+
+
+def _measured_split(
+    data: Data,
+    held_out: Samples | None,
+    splits: Splits,
+    format: str | None,
+) -> tuple[Data | None, str]:
+    if isinstance(data, str | Path) and splits.test is not None:
+        known: Sequence[str] = splits_of(data, format)
+        if all(part in known for part in splits.test.split("+")):
+            return data, splits.test
+    return held_out, splits.val or "val"

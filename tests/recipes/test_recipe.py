@@ -1,0 +1,108 @@
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from bestiary import zoo
+from bestiary.errors import UsageError
+from bestiary.recipes.recipe import Recipe, attribute_docs, convert, type_name
+
+
+@pytest.mark.parametrize("name", list(zoo.ZOO))
+def test_every_field_of_every_recipe_is_documented_and_named_once(name: str) -> None:
+    recipe = zoo.ZOO[name].recipe()
+    fields = recipe.fields()
+    own = [f.name for f in dataclasses.fields(recipe.settings)] + [f.name for f in dataclasses.fields(recipe.pictures)]
+    assert len(own) == len(set(own)) == len(fields)
+    assert [f.name for f in fields.values() if not f.doc] == []
+
+
+@pytest.mark.parametrize("name", list(zoo.ZOO))
+def test_every_field_survives_being_written_as_text(name: str) -> None:
+    recipe = zoo.ZOO[name].recipe()
+    for field in recipe.fields().values():
+        text = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+        again = recipe.with_fields({field.name: text})
+        assert again.fields()[field.name].default == field.default, field.name
+
+
+@pytest.mark.parametrize("name", list(zoo.ZOO))
+def test_arguments_of_the_recipe_are_arguments_of_the_constructor(name: str) -> None:
+    import inspect
+
+    entry = zoo.ZOO[name]
+    taken = set(inspect.signature(entry.build).parameters)
+    assert set(entry.recipe().pictures.arguments()) & taken, "the recipe's sizes reach no argument of the constructor"
+
+
+def recipe() -> Recipe:
+    return zoo.ZOO["fasterrcnn_resnet18_fpn"].recipe()
+
+
+def test_fields_reach_the_part_that_has_them() -> None:
+    changed = recipe().with_fields({"epochs": "3", "short_side": 320, "lr": 0.5})
+    assert (changed.settings.epochs, changed.pictures.short_side, changed.settings.lr) == (3, 320, 0.5)
+    assert recipe().settings.epochs != 3, "the first recipe is untouched"
+
+
+def test_unknown_field_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"Did you mean --short-side\?"):
+        recipe().with_fields({"shortside": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "three"),
+        ("epochs", "2.5"),
+        ("epochs", 2.5),
+        ("lr", "fast"),
+        ("lr", True),
+        ("channels_last", "maybe"),
+        ("optimizer", "sdg"),
+        ("betas", "0.9"),
+        ("betas", "0.9,x"),
+        ("steps", "soon"),
+    ],
+)
+def test_ill_typed_values_say_what_was_wanted(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=r"got .*, wanted ") as caught:
+        recipe().with_fields({name: value})
+    assert "--" in str(caught.value)
+
+
+def test_conversions() -> None:
+    assert convert("none", int | None, "x") is None
+    assert convert("7", int | None, "x") == 7
+    assert convert("1,2,3", tuple[int, ...], "x") == (1, 2, 3)
+    assert convert("", tuple[int, ...], "x") == ()
+    assert convert([1, 2], tuple[float, float], "x") == (1.0, 2.0)
+    assert convert("no", bool, "x") is False
+    assert convert(3, float, "x") == 3.0
+    assert convert("b", Literal["a", "b"], "x") == "b"
+    assert convert("0.5,1", tuple[float, float] | None, "x") == (0.5, 1.0)
+
+
+def test_type_names_read_as_a_person_writes_them() -> None:
+    assert type_name(int | None) == "int or none"
+    assert type_name(tuple[int, ...]) == "int,..."
+    assert type_name(tuple[float, float]) == "float,float"
+    assert type_name(Literal["a", "b"]) == "a|b"
+
+
+def test_docs_of_fields_come_from_the_docstring() -> None:
+    @dataclass
+    class Fields:
+        """Something.
+
+        Attributes:
+            one: the first,
+                on two lines.
+            two: the second.
+        """
+
+        one: int = 1
+        two: int = 2
+
+    assert attribute_docs(Fields) == {"one": "the first, on two lines.", "two": "the second."}
