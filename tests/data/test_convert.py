@@ -90,6 +90,17 @@ def test_voc_to_coco_and_back_loses_nothing(voc: Path, tmp_path: Path) -> None:
             assert b.path.read_bytes() == a.path.read_bytes()
 
 
+def test_difficult_marks_train_after_the_way_through_coco(voc: Path, tmp_path: Path) -> None:
+    convert(voc, "coco", tmp_path / "coco")
+    marks = []
+    for root in (voc, tmp_path / "coco"):
+        objects = load(root, "val")[0].target.objects
+        assert objects is not None
+        assert objects.difficult is not None
+        marks.append(objects.difficult.tolist())
+    assert marks == [[True, False]] * 2
+
+
 def test_voc_writes_whole_numbers_whole(voc: Path, tmp_path: Path) -> None:
     convert(voc, "voc", tmp_path / "out")
     text = (tmp_path / "out" / "Annotations" / "a.xml").read_text()
@@ -159,6 +170,16 @@ def test_coco_to_coco_is_the_same_document(coco: Path, tmp_path: Path) -> None:
     assert again == COCO_FILE
     assert (tmp_path / "out" / "images" / "val" / "sub" / "x.png").is_file()
     assert objects_of(open_index(tmp_path / "out")) == objects_of(open_index(coco))
+
+
+def test_marks_in_coco_survive_as_they_are(coco: Path, tmp_path: Path) -> None:
+    file = coco / "annotations" / "instances_val.json"
+    document = json.loads(file.read_text())
+    document["annotations"][0] |= {"difficult": 1, "truncated": 0.7}
+    document["annotations"][1] |= {"difficult": 0, "truncated": 1}
+    file.write_text(json.dumps(document))
+    assert convert(coco, "coco", tmp_path / "out").lost == {}
+    assert json.loads((tmp_path / "out" / "annotations" / "instances_val.json").read_text()) == document
 
 
 def test_pycocotools_reads_what_is_written(voc: Path, tmp_path: Path) -> None:

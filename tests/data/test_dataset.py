@@ -196,6 +196,45 @@ def test_masks_of_every_kind_and_objects_without(tmp_path: Path) -> None:
     assert objects.masks[2].any(0).nonzero().flatten().tolist() == [7]
 
 
+def test_objects_dropped_for_want_of_a_mask_are_counted(tmp_path: Path) -> None:
+    ring = [[2.0, 0, 6, 0, 6, 5, 2, 5]]
+    first = [thing(polygons=ring), thing("dog"), thing("dog", mask_id=3), thing(box=(-5, 0, 4, 4)), thing(box=None)]
+    index = index_of(tmp_path, first, [thing("dog")])
+    data = Dataset(index, fields=["boxes", "masks"])
+    assert [len(objects_of(data[i].target)) for i in range(2)] == [1, 0]
+    assert data.class_counts() == {"cat": 1, "dog": 0}
+    assert data.notes == [
+        "4 objects without a mask dropped, because masks are asked for: run bestiary check",
+        "1 box dropped: not finite, empty or outside the picture: run bestiary check",
+        "1 picture without objects kept",
+    ]
+    assert Dataset(index, fields=["masks"], negatives="drop").names == ["0.png"]
+    boxes = Dataset(index, fields=["boxes"])
+    assert boxes.class_counts() == {"cat": 2, "dog": 3}
+    assert [note.split(":")[0] for note in boxes.notes] == ["1 box mended", "1 box dropped"]
+
+
+def test_objects_without_a_box_are_boxed_by_their_mask_or_joints_or_counted(tmp_path: Path) -> None:
+    found = [thing(box=None, mask_id=7), thing(box=None, keypoints=[1, 2, 0]), thing(box=None, keypoints=[30, 30, 2])]
+    index = index_of(tmp_path, [*found, thing(box=None, keypoints=[1, 2, 2, 4, 6, 1])])
+    Image.fromarray(np.tile(np.arange(20, dtype=np.uint8), (10, 1))).save(tmp_path / "ids.tif")
+    index.splits["all"][0].instance_map = tmp_path / "ids.tif"
+    data = Dataset(index, fields=["boxes"])
+    assert objects_of(data[0].target).boxes_xyxy.tolist() == [[7, 0, 8, 10], [1, 2, 4, 6]]
+    assert data.class_counts()["cat"] == 2
+    assert data.notes == ["2 boxes dropped: not finite, empty or outside the picture: run bestiary check"]
+
+
+def test_sizes_that_nobody_claims_come_from_the_headers(tmp_path: Path) -> None:
+    index = index_of(tmp_path, [thing(box=(-5, 0, 4, 4)), thing(box=(20, 0, 30, 5))], [thing(polygons=[[0] * 6])])
+    for raw in index.splits["all"]:
+        raw.size_hw = None
+    data = Dataset(index)
+    assert [note.split(":")[0] for note in data.notes] == ["1 box mended", "1 box dropped"]
+    assert data.class_counts() == {"cat": 2, "dog": 0}
+    assert data.index == index
+
+
 def test_a_mask_of_another_size_names_its_annotation(tmp_path: Path) -> None:
     index = index_of(tmp_path, [thing(rle={"size": [5, 5], "counts": [0, 25]})])
     with pytest.raises(DataError, match=r"here.*\(5, 5\).*\(10, 20\)"):

@@ -1,8 +1,11 @@
 """An index served as samples: decoded, mended, only what was asked for.
 
 Mended on the way, and counted in `notes`: boxes are clipped to the picture; boxes that are not finite, inverted or
-outside are dropped; objects of no known category are dropped; pictures whose file is missing or that nobody annotated
-are left out. A picture that cannot be decoded is an error when it is asked for, never a silent gap.
+outside are dropped; objects of no known category are dropped, and those without a mask where masks are asked for;
+pictures whose file is missing or that nobody annotated are left out. A picture that cannot be decoded is an error when
+it is asked for, never a silent gap.
+
+Where annotations do not say how large their picture is, its header does, so that these counts are right.
 
 All annotations lie packed in one array of bytes: forked workers share it, pickling is one copy, and a million objects
 are no million Python objects.
@@ -13,7 +16,7 @@ import dataclasses
 import hashlib
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +26,8 @@ from jaxtyping import Shaped
 from bestiary.data.index import Defect, Index, RawPicture
 from bestiary.data.opening import open_and_say
 from bestiary.data.truth import FIELDS, Layout, find_layout, judge_objects, make_target
-from bestiary.errors import DataError, RecordError, UsageError
-from bestiary.pictures.decode import read_image
+from bestiary.errors import DataError, PictureError, RecordError, UsageError
+from bestiary.pictures.decode import read_image, read_size
 from bestiary.records import Sample
 
 Negatives = Literal["keep", "drop"]
@@ -74,7 +77,7 @@ class Dataset:
         self.fields = _wanted_fields(self.layout, fields, index)
         self._ignore_label = index.ignore_label
         self._defects = list(index.defects)
-        kept, self._class_counts, counts = _judge(pictures, self.layout, self.categories, negatives)
+        kept, self._class_counts, counts = _judge(pictures, self.layout, self.fields, self.categories, negatives)
         self.notes += _say(self._defects, counts)
         if not kept:
             why = f": {self.notes[0]}" if self.notes else ""
@@ -314,7 +317,11 @@ def _wanted_fields(layout: Layout, fields: Iterable[str] | None, index: Index) -
 
 
 def _judge(
-    pictures: list[RawPicture], layout: Layout, categories: Sequence[str], negatives: Negatives
+    pictures: list[RawPicture],
+    layout: Layout,
+    fields: Collection[str],
+    categories: Sequence[str],
+    negatives: Negatives,
 ) -> tuple[list[RawPicture], Array, Counter[str]]:
     """Pictures that can be served, things of each category in each of them `[pictures, K]`, and what was mended."""
     column = {name: i for i, name in enumerate(categories)}
@@ -332,7 +339,7 @@ def _judge(
         if picture.label is not None and picture.label in column:
             row[column[picture.label]] += 1
         if picture.objects is not None:
-            good = judge_objects(picture, picture.size_hw, column.keys(), counts)
+            good = judge_objects(picture, _size_of(picture), fields, column.keys(), counts)
             if negatives == "drop" and not good:
                 counts["picture|pictures without objects left out, as asked"] += 1
                 continue
@@ -343,6 +350,19 @@ def _judge(
         kept.append(picture)
         rows.append(row)
     return kept, np.stack(rows) if rows else np.zeros((0, len(categories)), np.int32), counts
+
+
+def _size_of(picture: RawPicture) -> tuple[int, int] | None:
+    """(height, width) as the annotations claim, else from the picture's header if there is a box to judge by it.
+
+    None for a picture that cannot be read: it is an error when it is asked for.
+    """
+    if picture.size_hw is not None or not any(o.box_xyxy is not None or o.keypoints for o in picture.objects or []):
+        return picture.size_hw
+    try:
+        return read_size(picture.path)
+    except PictureError:
+        return None
 
 
 def _say(defects: Sequence[Defect], counts: Counter[str]) -> list[str]:

@@ -81,25 +81,51 @@ def find_layout(index: Index) -> Layout:
 
 
 def judge_objects(
-    picture: RawPicture, size_hw: tuple[int, int] | None, categories: Collection[str], counts: Counter[str]
+    picture: RawPicture,
+    size_hw: tuple[int, int] | None,
+    fields: Collection[str],
+    categories: Collection[str],
+    counts: Counter[str],
 ) -> list[RawObject]:
-    """The objects that can be served; what was mended or dropped is added to `counts`."""
+    """The objects that can be served; what was mended or dropped is added to `counts`.
+
+    Nothing is decoded: a mask that turns out to have no pixel once it is drawn is not found here.
+
+    Args:
+        picture: whose objects.
+        size_hw: of the picture; None if it is not known, and boxes are not clipped.
+        fields: out of `FIELDS`; where masks are asked for, objects without one are dropped.
+        categories: names that are served.
+        counts: "singular|plural what" -> how often.
+    """
     good = []
     for raw in picture.objects or []:
         if raw.category is None or raw.category not in categories:
             counts["object|objects of unknown category dropped"] += 1
             continue
+        drawn = _is_drawn(raw, picture)
         box = mend_box(raw.box_xyxy, size_hw)
-        if box is None and raw.box_xyxy is None and (raw.polygons or raw.rle or raw.keypoints):
-            good.append(raw)
-            continue
-        if box is None:
+        if box is None and raw.box_xyxy is None:
+            boxed = drawn or _box_around(raw, None, size_hw) is not None
+        else:
+            boxed = box is not None
+        if not boxed:
             counts["box|boxes dropped: not finite, empty or outside the picture"] += 1
+            continue
+        if "masks" in fields and not drawn:
+            counts["object|objects without a mask dropped, because masks are asked for"] += 1
             continue
         if raw.box_xyxy != box:
             counts["box|boxes mended: beyond the picture's border"] += 1
         good.append(raw)
     return good
+
+
+def _is_drawn(found: RawObject, picture: RawPicture) -> bool:
+    """Whether something says which pixels are the object's."""
+    if found.mask_id is not None:
+        return picture.instance_map is not None
+    return found.rle is not None or bool(found.polygons)
 
 
 def mend_box(
@@ -136,7 +162,9 @@ def make_target(
     """
     label = objects = label_map = depth = camera = None
     ids = None
-    if raw.instance_map is not None and ("masks" in fields or ("label_map" in fields and raw.label_map is None)):
+    unboxed = any(o.box_xyxy is None and o.mask_id is not None for o in raw.objects or [])
+    from_ids = "masks" in fields or unboxed or ("label_map" in fields and raw.label_map is None)
+    if raw.instance_map is not None and from_ids:
         ids = read_instance_map(raw.instance_map)
     if "label" in fields and raw.label is not None:
         label = list(categories).index(raw.label) if raw.label in categories else None
@@ -165,8 +193,8 @@ def _objects(
     label_of = {name: i for i, name in enumerate(categories)}
     rows: list[tuple[RawObject, tuple[float, float, float, float]]] = []
     masks: list[Tensor] = []
-    for found in judge_objects(raw, size_hw, label_of.keys(), Counter()):
-        mask = _mask(found, size_hw, ids, raw) if "masks" in fields or found.box_xyxy is None else None
+    for found in judge_objects(raw, size_hw, fields, label_of.keys(), Counter()):
+        mask = _mask(found, size_hw, ids) if "masks" in fields or found.box_xyxy is None else None
         box = mend_box(found.box_xyxy, size_hw) or _box_around(found, mask, size_hw)
         if box is None or ("masks" in fields and (mask is None or not mask.any())):
             continue
@@ -185,18 +213,20 @@ def _objects(
         crowd=torch.tensor([r.crowd for r in found], dtype=torch.bool) if layout.crowd else None,
         difficult=torch.tensor([r.difficult for r in found], dtype=torch.bool) if layout.difficult else None,
         areas=_areas(found, boxes) if layout.areas else None,
-        ids=torch.tensor([r.id if r.id is not None else i + 1 for i, r in enumerate(found)], dtype=torch.int64),
+        ids=torch.tensor([_id(r.id, i) for i, r in enumerate(found)], dtype=torch.int64),
         boxes_3d=_boxes_3d(found) if "boxes_3d" in fields else None,
     )
 
 
-def _mask(
-    found: RawObject, size_hw: tuple[int, int], ids: Int32[Tensor, "H W"] | None, raw: RawPicture
-) -> Bool[Tensor, "H W"] | None:
+def _id(given: int | None, position: int) -> int:
+    """The object's id in its file; its place among the picture's objects, from 1, if it has none that int64 holds."""
+    return given if given is not None and -(2**63) <= given < 2**63 else position + 1
+
+
+def _mask(found: RawObject, size_hw: tuple[int, int], ids: Int32[Tensor, "H W"] | None) -> Bool[Tensor, "H W"] | None:
     from bestiary.geometry.masks import Rle, polygons_to_mask
 
     if found.mask_id is not None:
-        ids = read_instance_map(raw.instance_map) if ids is None and raw.instance_map is not None else ids
         return None if ids is None else ids == found.mask_id
     try:
         if found.rle is not None:
@@ -216,7 +246,7 @@ def _mask(
 
 
 def _box_around(
-    found: RawObject, mask: Bool[Tensor, "H W"] | None, size_hw: tuple[int, int]
+    found: RawObject, mask: Bool[Tensor, "H W"] | None, size_hw: tuple[int, int] | None
 ) -> tuple[float, float, float, float] | None:
     """The box of an object that came without one: around its mask, else around its visible joints."""
     if mask is not None and mask.any():

@@ -144,6 +144,33 @@ def test_segmentations_and_keypoints(tmp_path: Path) -> None:
     assert index.joint_pairs == [(0, 1)]
 
 
+def test_marks_of_voc(tmp_path: Path) -> None:
+    marks: list[dict[str, Any]] = [
+        {"difficult": 1},
+        {"truncated": True, "difficult": 0},
+        {"truncated": 0.7},
+        {"difficult": "1", "pose": "Left"},
+        {"difficult": [1]},
+        {},
+    ]
+    rows = [{"id": i, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1], **m} for i, m in enumerate(marks)]
+    found = open_index(write(tmp_path, content(annotations=rows))).splits["all"][0].objects
+    assert found is not None
+    assert [o.difficult for o in found] == [True, False, False, True, False, False]
+    assert [o.truncated for o in found] == [False, True, False, False, False, False]
+    assert [o.extra for o in found] == [{}, {"difficult": 0}, {"truncated": 0.7}, {"pose": "Left"}, marks[4], {}]
+
+
+def test_whole_floats_are_ids(tmp_path: Path) -> None:
+    """Tables with gaps turn whole numbers into floats."""
+    images = [{"id": 7.0, "file_name": "a.png"}, {"id": "2", "file_name": "b.png"}]
+    rows = [{"id": 5.0, "image_id": 7, "category_id": 3, "bbox": [0, 0, 1, 1]}]
+    index = open_index(write(tmp_path, content(images=images, annotations=rows)))
+    assert [p.extra["id"] for p in index.splits["all"]] == [7, "2"]
+    assert [[o.id for o in p.objects or []] for p in index.splits["all"]] == [[5], []]
+    assert index.defects == []
+
+
 def test_mirror_pairs() -> None:
     names = ["nose", "right_ear", "left_ear", "l_knee", "r_knee", "cleft_left", "cleft_right"]
     assert mirror_pairs(names) == [(2, 1), (3, 4)]  # the first "left" of cleft_left is not a side
@@ -156,6 +183,12 @@ def test_mirror_pairs() -> None:
         ({"category_id": 4}, "unknown-category"),
         ({"category_id": "3"}, "unknown-category"),
         ({"image_id": 99}, "unknown-picture"),
+        ({"image_id": None}, "unknown-picture"),
+        ({"image_id": [7]}, "bad-annotation"),
+        ({"image_id": {"id": 7}}, "bad-annotation"),
+        ({"image_id": 7.5}, "bad-annotation"),
+        ({"category_id": [3]}, "unknown-category"),
+        ({"bbox": [1, 2, 3, 10**400]}, "bad-number"),
         ({"bbox": [1, 2, 3]}, "bad-number"),
         ({"bbox": [1, 2, 3, "x"]}, "bad-number"),
         ({"segmentation": [[1, 2, 3, 4]]}, "bad-mask"),
@@ -183,6 +216,8 @@ def test_bad_pictures_and_categories(tmp_path: Path) -> None:
         {"id": 9, "file_name": "/etc/passwd"},
         {"id": 10, "file_name": "gone.png"},
         {"file_name": "a.png"},
+        {"id": [7], "file_name": "a.png"},
+        {"id": {}, "file_name": "a.png"},
         "a.png",
     ]
     categories = [*content()["categories"], {"id": 3, "name": "again"}, {"name": "no id"}]
@@ -193,8 +228,7 @@ def test_bad_pictures_and_categories(tmp_path: Path) -> None:
         "missing-picture",
         "path-outside",
         "path-outside",
-        "bad-picture",
-        "bad-picture",
+        *["bad-picture"] * 4,
     ]
     assert sorted(rules(index)) == sorted([*wanted, "duplicate-id"])
     names = [p.name for p in index.splits["all"]]

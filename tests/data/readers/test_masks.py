@@ -1,11 +1,13 @@
 """Label maps and instance maps: layouts, value tables, and the real sets."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bestiary.data.dataset import Dataset
 from bestiary.data.opening import open_index
 from bestiary.data.readers import label_masks
 from bestiary.errors import DataError
@@ -42,6 +44,30 @@ def test_layouts(tmp_path: Path, images: str, maps: str, split: str, tail: str) 
     assert index.categories == ["sky", "road"]
     assert index.ignore_label == 2
     assert found.extra["label_values"] == {0: 0, 1: 1}
+
+
+def test_panoptic_entries_that_are_none_are_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "images/a.png")
+    picture(tmp_path / "panoptic/m.png", ids(0, 1, 1))
+    segments = [{"id": 1, "category_id": 4}, {"id": [2], "category_id": 4}, {"id": 3, "category_id": [4]}, "x"]
+    document = {
+        "images": [{"id": 1.0, "file_name": "a.png"}, {"id": [1], "file_name": "a.png"}],
+        "annotations": [
+            {"image_id": 1, "file_name": "m.png", "segments_info": segments},
+            {"image_id": [1], "file_name": "m.png", "segments_info": 3},
+        ],
+        "categories": [{"id": 4, "name": "cat"}, {"id": [4], "name": "dog"}],
+    }
+    (tmp_path / "panoptic.json").write_text(json.dumps(document))
+    index = open_index(tmp_path)
+    assert index.format == "coco-panoptic"
+    rules = ["bad-annotation"] * 2 + ["bad-category", "bad-picture", "unknown-category", "unknown-picture"]
+    assert sorted(d.rule for d in index.defects) == rules
+    data = Dataset(index)
+    target = data[0].target  # no segment has a box: it is drawn around the mask
+    assert target.objects is not None
+    assert target.objects.boxes_xyxy.tolist() == [[1, 0, 3, 2]]
+    assert data.class_counts() == {"cat": 1}
 
 
 def test_a_void_class_in_the_middle_moves_the_rest_down(tmp_path: Path) -> None:

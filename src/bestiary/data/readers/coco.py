@@ -20,6 +20,10 @@ from bestiary.data.readers.findings import (
 
 _PREFIX = re.compile(r"^(instances|person_keypoints|annotations?|panoptic|coco)[_\-.]+", re.IGNORECASE)
 _KNOWN = {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "keypoints"}
+_MARKS = ("difficult", "truncated")
+"""Not COCO's own, but what data sets that come from VOC carry."""
+
+Id = int | str
 
 
 def recognise(root: Path) -> str | None:
@@ -109,10 +113,10 @@ def add_categories(index: Index, content: dict[str, Any], file: Path, findings: 
     """Join the file's categories to the index by id; the file's own id -> name. Skeleton names too."""
     ids = index.category_ids if index.category_ids is not None else []
     own: dict[int, str] = {}
-    for entry in content.get("categories") or []:
+    for entry in entries_of(content, "categories", file, findings):
         try:
             number, name = int(entry["id"]), str(entry["name"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             where = findings.place(file)
             findings.error("bad-category", where, repr(entry)[:80], "an id and a name", "Correct it", "left out")
             continue
@@ -127,7 +131,7 @@ def add_categories(index: Index, content: dict[str, Any], file: Path, findings: 
             index.categories.append(name)
             ids.append(number if number not in ids else max(ids) + 1)
         names = entry.get("keypoints")
-        if names and index.joint_names is None:
+        if names and isinstance(names, list) and index.joint_names is None:
             index.joint_names = [str(n) for n in names]
             index.joint_pairs = mirror_pairs(index.joint_names)
     return own
@@ -155,56 +159,90 @@ def mirror_pairs(names: list[str]) -> list[tuple[int, int]]:
 def _pictures(
     content: dict[str, Any], file: Path, categories: dict[int, str], findings: Findings, finder: PictureFinder
 ) -> list[RawPicture]:
-    pictures: dict[Any, RawPicture] = {}
+    pictures: dict[Id, RawPicture] = {}
+    listed: set[Id | None] = set()
     for entry in content["images"]:
+        listed.add(id_of(entry.get("id")) if isinstance(entry, dict) else None)
         picture = picture_of(entry, file, findings, finder)
         if picture is None:
             continue
-        number = entry["id"]
+        number = picture.extra["id"]
         if number in pictures:
             where = findings.place(file, annotation=f"image {number}")
             got = f"{pictures[number].name} and {picture.name}"
             findings.error("duplicate-id", where, got, "one picture an id", "Renumber the images", "first kept")
             continue
         pictures[number] = picture
-    listed = {entry.get("id") for entry in content["images"] if isinstance(entry, dict)}
-    seen: set[Any] = set()
-    for entry in content.get("annotations") or []:
-        if not isinstance(entry, dict):
-            findings.error(
-                "bad-annotation", findings.place(file), repr(entry)[:80], "an object", "Correct it", "left out"
-            )
+    seen: set[Id] = set()
+    for entry in entries_of(content, "annotations", file, findings):
+        if not _is_annotation(entry, file, findings):
             continue
         where = findings.place(file, annotation=entry.get("id"))
-        picture = pictures.get(entry.get("image_id"))
+        image_id = id_of(entry.get("image_id"))
+        picture = None if image_id is None else pictures.get(image_id)
         if picture is None:
-            if entry.get("image_id") not in listed:
-                got = f"image_id {entry.get('image_id')!r}"
-                findings.error(
-                    "unknown-picture", where, got, "the id of an image in this file", "Correct it", "left out"
-                )
+            if image_id is None or image_id not in listed:
+                got, wanted = f"image_id {image_id!r}", "the id of an image in this file"
+                findings.error("unknown-picture", where, got, wanted, "Correct it", "left out")
             continue
-        if entry.get("id") is not None and entry["id"] in seen:
+        number = id_of(entry.get("id"))
+        if number is not None and number in seen:
             mend = "Give every annotation its own id"
-            findings.error("duplicate-id", where, f"annotation id {entry['id']} again", "unique ids", mend, "kept")
-        seen.add(entry.get("id"))
+            findings.error("duplicate-id", where, f"annotation id {number} again", "unique ids", mend, "kept")
+        if number is not None:
+            seen.add(number)
         if picture.objects is not None:
             picture.objects.append(_object(entry, where, categories, findings))
     return list(pictures.values())
 
 
+def entries_of(content: dict[str, Any], key: str, file: Path, findings: Findings) -> list[Any]:
+    """The list under `key`; empty where there is none, with a defect if something else stands there."""
+    value = content.get(key)
+    if isinstance(value, list):
+        return value
+    if value is not None:
+        got, mend = f"`{key}` is {repr(value)[:60]}", "Export it again"
+        findings.error("bad-json", findings.place(file), got, f"a list `{key}`", mend, "taken as empty")
+    return []
+
+
+def id_of(value: Any) -> Id | None:
+    """An id as it can be looked up: a whole number (3.0, as tables write it, is 3) or a text; None for all else."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int | str) else None
+
+
+def _is_annotation(entry: Any, file: Path, findings: Findings) -> bool:
+    """Whether an entry of `annotations` is an object whose ids, if it has them, are ids; a defect if not."""
+    if not isinstance(entry, dict):
+        findings.error("bad-annotation", findings.place(file), repr(entry)[:80], "an object", "Correct it", "left out")
+        return False
+    for key in ("id", "image_id"):
+        value = entry.get(key)
+        if value is not None and id_of(value) is None:
+            number = id_of(entry.get("id"))
+            where = findings.place(file, annotation=number)
+            got, wanted = f"{key} {repr(value)[:60]}", "a whole number or a text"
+            findings.error("bad-annotation", where, got, wanted, "Correct it", "left out")
+            return False
+    return True
+
+
 def picture_of(entry: Any, file: Path, findings: Findings, finder: PictureFinder) -> RawPicture | None:
     """The picture of one entry of `images`; None and a defect if it cannot be one."""
-    if not isinstance(entry, dict) or "id" not in entry or not isinstance(entry.get("file_name"), str):
-        wanted = "an object with id and file_name"
+    number = id_of(entry.get("id")) if isinstance(entry, dict) else None
+    if number is None or not isinstance(entry.get("file_name"), str):
+        wanted = "an object with id (a whole number or a text) and file_name"
         findings.error("bad-picture", findings.place(file), repr(entry)[:80], wanted, "Correct the entry", "left out")
         return None
     name = entry["file_name"]
-    where = findings.place(file, annotation=f"image {entry['id']}")
-    found = finder.find(name) if findings.inside(finder.root / name, where) else None
-    if found is None and findings.defects and findings.defects[-1].where == where:
+    where = findings.place(file, annotation=f"image {number}")
+    if not findings.inside(name, where):
         return None
-    extra: dict[str, Any] = {"id": entry["id"], "file_name": name}
+    found = finder.find(name)
+    extra: dict[str, Any] = {"id": number, "file_name": name}
     if found is None:
         extra["missing"] = True
         mend = "Add the picture, or delete its entry"
@@ -217,7 +255,7 @@ def picture_of(entry: Any, file: Path, findings: Findings, finder: PictureFinder
 def size_of(entry: dict[str, Any]) -> tuple[int, int] | None:
     """(height, width) as an entry of `images` claims; None if it does not."""
     height, width = entry.get("height"), entry.get("width")
-    if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+    if isinstance(height, int) and isinstance(width, int) and 0 < height < 2**31 and 0 < width < 2**31:
         return height, width
     return None
 
@@ -229,6 +267,8 @@ def _object(entry: dict[str, Any], where: Any, categories: dict[int, str], findi
         wanted = f"one of the ids {sorted(categories)[:12]}"
         findings.error("unknown-category", where, f"category_id {number!r}", wanted, "Add or correct it", "left out")
     polygons, rle = segmentation_of(entry.get("segmentation"), where, findings)
+    own = id_of(entry.get("id"))
+    marked = {name for name in _MARKS if entry.get(name) in (1, "1")}
     return RawObject(
         category,
         where,
@@ -237,16 +277,21 @@ def _object(entry: dict[str, Any], where: Any, categories: dict[int, str], findi
         rle=rle,
         keypoints=_keypoints(entry, where, findings),
         crowd=bool(entry.get("iscrowd", 0)),
+        difficult="difficult" in marked,
+        truncated="truncated" in marked,
         area=area_of(entry),
-        id=entry["id"] if isinstance(entry.get("id"), int) else None,
-        extra={k: v for k, v in entry.items() if k not in _KNOWN},
+        id=own if isinstance(own, int) else None,
+        extra={k: v for k, v in entry.items() if k not in _KNOWN and k not in marked},
     )
 
 
 def area_of(entry: dict[str, Any]) -> float | None:
     """The `area` of an annotation or segment; None if it is not a finite number."""
     area = entry.get("area")
-    return float(area) if isinstance(area, int | float) and math.isfinite(area) else None
+    try:
+        return float(area) if isinstance(area, int | float) and math.isfinite(area) else None
+    except OverflowError:
+        return None
 
 
 def box_of(bbox: Any, where: Any, findings: Findings) -> tuple[float, float, float, float] | None:
@@ -255,7 +300,7 @@ def box_of(bbox: Any, where: Any, findings: Findings) -> tuple[float, float, flo
         return None
     try:
         x, y, width, height = (float(v) for v in bbox)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = "four numbers x, y, width, height"
         findings.error("bad-number", where, f"bbox {bbox!r}"[:100], wanted, "Correct or delete it", "left out")
         return None
@@ -280,7 +325,7 @@ def segmentation_of(
     rings = value if isinstance(value, list) and isinstance(value[0], list) else [value]
     try:
         polygons = [[float(v) for v in ring] for ring in rings]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         findings.error("bad-mask", where, f"{value!r}"[:80], "lists of x, y", "Correct it", "mask left out")
         return None, None
     good = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0 and math.isfinite(sum(p))]
@@ -299,7 +344,7 @@ def _keypoints(entry: dict[str, Any], where: Any, findings: Findings) -> list[fl
         return None
     try:
         numbers = [float(v) for v in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if not numbers or len(numbers) % 3:
         findings.error("bad-keypoints", where, f"{value!r}"[:80], "x, y, visibility a joint", "Correct it", "left out")

@@ -163,7 +163,7 @@ def _picture(
     size = None
     if "width" in columns and "height" in columns:
         texts = row[columns["height"]], row[columns["width"]]
-        if all(t.isdigit() and int(t) > 0 for t in texts):
+        if all(t.isdecimal() and len(t) < 10 and int(t) > 0 for t in texts):
             size = int(texts[0]), int(texts[1])
     return RawPicture(found, relative_name(findings.root, found), where, size, [], extra=extra)
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from os.path import isfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -91,11 +92,16 @@ class Findings:
             return None
 
     def inside(self, path: str | Path, where: Where) -> bool:
-        """Whether `path` stays under the root; a defect if not."""
-        full = os.path.normpath(os.path.join(self.root, path))
-        root = os.path.normpath(self.root)
-        if full == root or full.startswith(root.rstrip(os.sep) + os.sep):
+        """Whether `path` stays under the root, with its backslashes taken for slashes too; a defect if not."""
+        written = str(path)
+        readings = (written, self._slashed(written)) if "\\" in written else (written,)
+        if all(lies_below(self.root, os.path.join(self.root, text)) for text in readings):
             return True
+        self.outside(path, where)
+        return False
+
+    def outside(self, path: str | Path, where: Where) -> None:
+        """Note a path that leads out of the root."""
         self.error(
             "path-outside",
             where,
@@ -104,7 +110,18 @@ class Findings:
             "Copy the file into the folder and write the path relative to it",
             "left out",
         )
-        return False
+
+    def _slashed(self, path: str) -> str:
+        """`path` as Windows would read it; backslashes in the root's own name stay what they are."""
+        root = str(self.root)
+        kept = root if path.startswith(root) else ""
+        return kept + path[len(kept) :].replace("\\", "/")
+
+
+def lies_below(folder: Path, path: str | Path) -> bool:
+    """Whether `path`, once its `..` are followed, is `folder` or lies below it. Symbolic links are not followed."""
+    full, home = os.path.abspath(path), os.path.abspath(folder)
+    return full == home or full.startswith(home.rstrip(os.sep) + os.sep)
 
 
 def relative_name(root: Path, path: Path) -> str:
@@ -175,6 +192,9 @@ def last_part(name: str) -> str:
 class PictureFinder:
     """Finds a picture that an annotation names: in the given folders first, else by its own name anywhere below the
     root.
+
+    A name that steps out of the root (or, where a reader looks in a folder beside the root, out of that folder) is
+    never followed, whatever lies there.
     """
 
     def __init__(self, root: Path, folders: Sequence[Path]) -> None:
@@ -186,8 +206,8 @@ class PictureFinder:
         """The file, or None if there is none or if several elsewhere share its name."""
         name = name.replace("\\", "/")
         for folder in self.folders:
-            path = folder / name
-            if name in self._listing(folder) if "/" not in name else path.is_file():
+            path = Path(os.path.normpath(folder / name)) if ".." in name else folder / name  # read what was judged
+            if name in self._listing(folder) if "/" not in name else self._may_read(folder, path) and isfile(path):
                 self.folders.remove(folder)
                 self.folders.insert(0, folder)  # the next picture most likely lies there too
                 return path
@@ -197,6 +217,14 @@ class PictureFinder:
                 self._by_name.setdefault(path.name, []).append(path)
         found = self._by_name.get(last_part(name), [])
         return found[0] if len(found) == 1 else None
+
+    def leaves(self, name: str) -> bool:
+        """Whether `name` leads out of the root from one of the folders that are searched."""
+        name = name.replace("\\", "/")
+        return not all(self._may_read(folder, folder / name) for folder in self.folders)
+
+    def _may_read(self, folder: Path, path: Path) -> bool:
+        return lies_below(self.root, path) or lies_below(folder, path)
 
     def _listing(self, folder: Path) -> frozenset[str]:
         """Names in a folder, listed once: asking for each of a hundred thousand pictures would take seconds."""

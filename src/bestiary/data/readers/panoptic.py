@@ -11,11 +11,14 @@ from typing import Any
 
 from bestiary.data.index import Index, RawObject, RawPicture
 from bestiary.data.readers.coco import (
+    Id,
     add_categories,
     annotation_files,
     area_of,
     box_of,
+    entries_of,
     home_of,
+    id_of,
     picture_folders,
     picture_of,
     sort_categories,
@@ -63,15 +66,16 @@ def _pictures(content: dict[str, Any], file: Path, categories: dict[int, str], f
     maps = {p.name: p for p in list_pictures(root) if p.suffix == ".png"}
     here = PictureFinder(root, [f for f in (file.with_suffix(""), root / "annotations" / file.stem) if f.is_dir()])
     finder = PictureFinder(root, picture_folders(root, file))
-    things = {c.get("id"): bool(c.get("isthing", 1)) for c in content.get("categories") or [] if isinstance(c, dict)}
-    pictures: dict[Any, RawPicture] = {}
+    kinds = content["categories"] if isinstance(content.get("categories"), list) else []
+    things = {id_of(c.get("id")): bool(c.get("isthing", 1)) for c in kinds if isinstance(c, dict)}
+    pictures: dict[Id | None, RawPicture] = {}
     for entry in content["images"]:
         picture = picture_of(entry, file, findings, finder)
         if picture is not None:
             picture.objects = None
-            pictures[entry["id"]] = picture
-    for entry in content.get("annotations") or []:
-        picture = pictures.get(entry.get("image_id")) if isinstance(entry, dict) else None
+            pictures[picture.extra["id"]] = picture
+    for entry in entries_of(content, "annotations", file, findings):
+        picture = pictures.get(id_of(entry.get("image_id"))) if isinstance(entry, dict) else None
         where = findings.place(file, annotation=f"image {entry.get('image_id') if isinstance(entry, dict) else entry}")
         if picture is None:
             findings.error("unknown-picture", where, repr(entry)[:60], "the id of an image", "Correct it", "left out")
@@ -82,13 +86,22 @@ def _pictures(content: dict[str, Any], file: Path, categories: dict[int, str], f
             findings.error("missing-map", where, f"no map {name!r}", "a PNG of segment ids", "Add it", "left out")
             continue
         picture.instance_map = found
-        segments = [s for s in entry.get("segments_info") or [] if isinstance(s, dict) and isinstance(s.get("id"), int)]
-        picture.objects = [_segment(s, where, categories, things, findings) for s in segments]
+        picture.objects = []
+        for segment in entries_of(entry, "segments_info", file, findings):
+            if isinstance(segment, dict) and isinstance(segment.get("id"), int):
+                picture.objects.append(_segment(segment, where, categories, things, findings))
+            else:
+                got, wanted = repr(segment)[:80], "an object with a whole number as id"
+                findings.error("bad-annotation", where, got, wanted, "Correct it", "left out")
     return list(pictures.values())
 
 
 def _segment(
-    segment: dict[str, Any], where: Any, categories: dict[int, str], things: dict[Any, bool], findings: Findings
+    segment: dict[str, Any],
+    where: Any,
+    categories: dict[int, str],
+    things: dict[Id | None, bool],
+    findings: Findings,
 ) -> RawObject:
     number = segment.get("category_id")
     category = categories.get(number) if isinstance(number, int) else None
@@ -104,5 +117,5 @@ def _segment(
         crowd=bool(segment.get("iscrowd", 0)),
         area=area_of(segment),
         id=segment["id"],
-        extra={"isthing": things.get(number, True)},
+        extra={"isthing": things.get(id_of(number), True)},
     )

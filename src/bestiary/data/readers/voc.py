@@ -13,6 +13,7 @@ from bestiary.data.readers.findings import (
     PictureFinder,
     has_files,
     in_split_order,
+    last_part,
     names_file,
     nothing_read,
     relative_name,
@@ -155,13 +156,16 @@ def _find(xml: Path, filename: str, findings: Findings, finder: PictureFinder) -
         found = finder.find(filename)
         if found:
             return found, False
+        if finder.leaves(filename):
+            findings.outside(filename, where)
+            return None, True
     for suffix in (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp"):
         found = finder.find(xml.stem + suffix)
         if found:
             return found, False
     wanted = f"a picture {filename or xml.stem + '.jpg'}"
     findings.error("missing-picture", where, "no such file", wanted, "Add the picture or delete the XML", "left out")
-    return xml.with_name(filename or xml.stem + ".jpg"), True
+    return xml.with_name(last_part(filename) or f"{xml.stem}.jpg"), True
 
 
 def _size(tree: Any) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from bestiary.data.readers.findings import (
     Findings,
     has_files,
     in_split_order,
+    lies_below,
     names_file,
     nothing_read,
     relative_name,
@@ -177,7 +178,7 @@ def _resolve(entry: str, file: Path, findings: Findings) -> Path | None:
 
 
 def _below(path: Path, bases: list[Path]) -> bool:
-    return any(path == base or base in path.parents for base in bases)
+    return any(lies_below(base, path) for base in bases)
 
 
 def _listed(found: Path, findings: Findings) -> list[Path]:

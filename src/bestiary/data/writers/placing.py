@@ -143,5 +143,5 @@ def flag(found: RawObject, name: str) -> bool:
 
 
 def without_flags(extra: dict[str, Any]) -> dict[str, Any]:
-    """Extra fields other than those that `flag` reads."""
-    return {k: v for k, v in extra.items() if k not in ("difficult", "truncated")}
+    """Extra fields other than those in which `flag` finds a mark."""
+    return {k: v for k, v in extra.items() if k not in ("difficult", "truncated") or v not in (1, True, "1")}
