@@ -57,7 +57,7 @@ def test_a_low_threshold_keeps_everything_and_an_impossible_one_is_refused(folde
     model = TwoBoxes(["cat", "dog"])
     assert [len(p) for p in predict_source(model, str(folder / "in"), outputs, threshold=0.0)] == [2, 2, 2]
     assert not (folder / "out").exists(), "nothing was asked for, nothing is written"
-    with pytest.raises(UsageError, match="0..1"):
+    with pytest.raises(UsageError, match=r"wanted 0\.\.1"):
         list(predict_source(model, str(folder / "in"), outputs, threshold=25.0))
 
 

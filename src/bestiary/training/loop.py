@@ -88,6 +88,11 @@ def train(
     try:
         with deterministic_algorithms(settings.deterministic), loop.stop.listening():
             return loop.run(resume)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch's signal handler raises it wherever the loop happens to be
+            raise
+        mend = f"The run goes on with resume from {folder.state}; if memory ran out, use fewer workers"
+        raise TrainingError("a process that loads pictures was killed", mend=mend) from error
     finally:
         for callback in loop.callbacks:
             callback.close()

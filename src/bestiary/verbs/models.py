@@ -63,7 +63,7 @@ def checkpoint_of(path: str | Path) -> Path:
     return path / "best.safetensors" if (path / "best.safetensors").exists() else path / "last.safetensors"
 
 
-def load(path: str | Path, runtime: str = "torch", device: str = "cpu") -> System | Predictor:
+def load(path: str | Path, runtime: str = "torch", device: str = "cpu") -> Predictor:
     """A trained or exported model from its file, ready to predict.
 
     Args:

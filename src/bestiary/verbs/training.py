@@ -1,6 +1,5 @@
 """A model trained on a data set: data, recipe, loop, measurement, report."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from bestiary.metrics.scores import Scores
 from bestiary.recipes.recipe import Recipe
 from bestiary.system import System
 from bestiary.training import loop
+from bestiary.training.engine import rank_and_world
 from bestiary.training.sampling import Sampler, class_balanced, repeat_factor
 from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split, splits_of
 from bestiary.verbs.evaluating import evaluate, evaluators
@@ -108,6 +108,7 @@ def train(
         TrainingError: a loss is not finite, or the disk is full.
     """
     entry = zoo.find(model)
+    say = say if rank_and_world()[0] == 0 else _silence
     recipe = (recipe or entry.recipe()).with_fields(fields)
     training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
     categories = tuple(training.categories)
@@ -127,6 +128,10 @@ def train(
     )
     run = _run_loop(system, recipe, training, held_out, folder, resume, say)
     return _measure(run, model, data, held_out, splits, recipe, format, say)
+
+
+def _silence(_: str) -> None:
+    """Of several processes only the first talks."""
 
 
 def _open_both(
@@ -169,6 +174,8 @@ def _run_folder(out: str | Path | None, task: str, model: str, resume: bool) -> 
         return Path(out)
     if resume:
         raise UsageError("--resume needs --out", mend="Name the folder of the run to go on with")
+    if rank_and_world()[1] > 1:
+        raise UsageError("several processes need --out", mend="Name one folder for all of them")
     number, folder = 1, Path("runs") / task / model
     while folder.exists():
         number += 1
@@ -202,7 +209,7 @@ def _run_loop(
     say: Callable[[str], None],
 ) -> loop.Run:
     settings = recipe.settings
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = rank_and_world()
     pairs = tuple(getattr(training, "joint_pairs", None) or ())
     train_loader = Loader(
         training,
@@ -244,7 +251,7 @@ def _measure(
     say: Callable[[str], None],
 ) -> TrainedRun:
     finished = TrainedRun(run.folder, run.best, run.last, history=run.history, stopped=run.stopped)
-    if int(os.environ.get("RANK", "0")) != 0 or splits.test is None:
+    if rank_and_world()[0] != 0 or splits.test is None:
         return finished
     measured, split = _measured_split(data, held_out, splits, format)
     if measured is None:
