@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -38,7 +38,7 @@ class System(nn.Module):
         arguments: what its constructor was given beside the categories: together they rebuild it from a checkpoint.
     """
 
-    task: ClassVar[str]
+    task: str = ""
     categories: tuple[str, ...]
     in_channels: int = 3
     model_name: str = ""

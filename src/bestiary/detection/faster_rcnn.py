@@ -13,7 +13,7 @@ Sampling draws from torch's default generator, which `torch.manual_seed` sets an
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -104,7 +104,7 @@ class FasterRCNN(System):
         UsageError: no category, or sizes that cannot be.
     """
 
-    task: ClassVar[str] = "detection"
+    task = "detection"
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
 """What every classifier does around its network: cross entropy, and the resize, crop and softmax of prediction."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -32,7 +31,7 @@ class Classifier(System):
         UsageError: no category, a crop larger than the resized side, a share outside its range.
     """
 
-    task: ClassVar[str] = "classification"
+    task = "classification"
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -35,7 +34,7 @@ class PixelSystem(System):
         UsageError: numbers of categories or weights that cannot be.
     """
 
-    task: ClassVar[str] = "segmentation"
+    task = "segmentation"
     normalize: nn.Module
     class_weights: Tensor | None
 
