@@ -5,17 +5,18 @@ create("resnet50", categories=["cat", "dog"])              yours
 create("fasterrcnn_resnet18_fpn", categories, arguments={"min_size": 320})
 """
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from bestiary.backbones import resnet
 from bestiary.detection import faster_rcnn
 from bestiary.errors import UsageError
 from bestiary.recipes import classification, detection, segmentation
-from bestiary.recipes.recipe import Recipe
+from bestiary.recipes.recipe import Field, Recipe, attribute_docs
 from bestiary.segmentation import unet
 from bestiary.system import System
 
@@ -94,6 +95,18 @@ def find(name: str) -> Entry:
     if name not in ZOO:
         raise UsageError(f"no model is called {name!r}", mend=f"{nearest(name, list(ZOO))} `bestiary models` lists all")
     return ZOO[name]
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe of `name`, with what its constructor takes beside categories and sizes as further fields."""
+    build, recipe = find(name).build, find(name).recipe()
+    hints, docs, sizes = get_type_hints(build), attribute_docs(build, "Args:"), recipe.pictures.arguments()
+    options = {
+        key: Field(key, hints[key], parameter.default, docs.get(key, "argument of the constructor"))
+        for key, parameter in inspect.signature(build).parameters.items()
+        if key != "categories" and key not in sizes
+    }
+    return dataclasses.replace(recipe, options=options)
 
 
 def list_models(task: str | None = None) -> list[str]:

@@ -11,16 +11,17 @@ from bestiary.recipes.recipe import Recipe, attribute_docs, convert, type_name
 
 @pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_every_field_of_every_recipe_is_documented_and_named_once(name: str) -> None:
-    recipe = zoo.ZOO[name].recipe()
+    recipe = zoo.recipe_of(name)
     fields = recipe.fields()
     own = [f.name for f in dataclasses.fields(recipe.settings)] + [f.name for f in dataclasses.fields(recipe.pictures)]
-    assert len(own) == len(set(own)) == len(fields)
+    assert len(own) == len(set(own)) == len(fields) - len(recipe.options)
+    assert not set(own) & set(recipe.options)
     assert [f.name for f in fields.values() if not f.doc] == []
 
 
 @pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_every_field_survives_being_written_as_text(name: str) -> None:
-    recipe = zoo.ZOO[name].recipe()
+    recipe = zoo.recipe_of(name)
     for field in recipe.fields().values():
         text = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
         again = recipe.with_fields({field.name: text})
@@ -106,3 +107,12 @@ def test_docs_of_fields_come_from_the_docstring() -> None:
         two: int = 2
 
     assert attribute_docs(Fields) == {"one": "the first, on two lines.", "two": "the second."}
+
+
+def test_arguments_of_the_constructor_are_fields_too() -> None:
+    recipe = zoo.recipe_of("unet_padded").with_fields({"width": "32"})
+    assert recipe.arguments == {"width": 32}
+    assert recipe.fields()["width"].default == 32
+    assert "predict_size" not in recipe.fields(), "a size is said once, by the pictures' fields"
+    with pytest.raises(UsageError, match="wanted int"):
+        recipe.with_fields({"width": "wide"})

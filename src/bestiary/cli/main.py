@@ -15,8 +15,9 @@ EXIT_CODES = """Exit codes: 0 done; 1 any other error; 2 usage; 3 data; 4 checkp
 extra; 8 `check` found errors; 130 interrupted."""
 
 SPIN_COUNT = "1000"
-"""How long an idle OpenMP thread spins. Where another program takes part of the processor, two threads that spin at every
-barrier slow each other up to fortyfold; with short spinning they do not. Set before torch reads it, unless it is set."""
+"""How long an idle OpenMP thread spins. Where another program takes part of the processor, two threads that spin at
+every barrier slow each other up to fortyfold; with short spinning they do not. Set before torch reads it, unless the
+user has set it."""
 
 app = typer.Typer(
     name="bestiary",

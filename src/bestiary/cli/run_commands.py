@@ -17,6 +17,7 @@ TRAIN_FLAGS = (
     "--train-split",
     "--val-split",
     "--test-split",
+    "--offline",
     "--resume",
     "--json",
 )
@@ -41,14 +42,16 @@ def train(
     train_split: Annotated[str, typer.Option(help="Split to train on; `train+val` joins two.")] = "train",
     val_split: Annotated[str, typer.Option(help="Split to choose the best checkpoint by; `none` for none.")] = "val",
     test_split: Annotated[str, typer.Option(help="Split to measure at the end; `none` for none.")] = "test",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never fetch published weights; say where to put them.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, exactly where it stopped.")
     ] = False,
-    help: Annotated[bool, typer.Option("--help", "-h", help="Show this, and the fields of MODEL's recipe.")] = False,
     json: Json = False,
 ) -> None:
     """Train a model on your data. Every field of its recipe is a flag: `bestiary train MODEL --help` lists them."""
-    if help or not model or model.startswith("-"):
+    if not model or model.startswith("-") or {"--help", "-h"} & set(context.args):
         _train_help(context, model)
         return
     from bestiary import zoo
@@ -56,13 +59,22 @@ def train(
     from bestiary.verbs.training import Splits
     from bestiary.verbs.training import train as run
 
-    recipe = zoo.find(model).recipe()
+    recipe = zoo.recipe_of(model)
     fields: dict[str, Any] = dict(parse_fields(context.args, recipe.fields(), TRAIN_FLAGS))
     if data is None:
         raise UsageError("no data was given", mend="Add --data FOLDER (or --data world for the built-in pictures)")
     splits = Splits(train=train_split, val=_none(val_split), test=_none(test_split))
     finished = run(
-        model, data, format=format, out=out, weights=weights, splits=splits, resume=resume, say=say, **fields
+        model,
+        data,
+        format=format,
+        out=out,
+        weights=weights,
+        offline=offline,
+        splits=splits,
+        resume=resume,
+        say=say,
+        **fields,
     )
     if json:
         emit(finished.to_dict())
@@ -83,7 +95,7 @@ def _train_help(context: typer.Context, model: str) -> None:
     from bestiary import zoo
     from bestiary.recipes.recipe import type_name
 
-    recipe = zoo.find(model).recipe()
+    recipe = zoo.recipe_of(model)
     rows = [
         (f"--{f.name.replace('_', '-')}", type_name(f.type), _default(f.default), f.doc)
         for f in recipe.fields().values()

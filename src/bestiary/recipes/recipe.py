@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
@@ -52,20 +52,26 @@ class Recipe:
         settings: the loop: optimiser, schedule, precision, checkpoints.
         pictures: sizes and augmentation.
         source: the paper's or library's recipe that this one follows.
+        options: further arguments that the model's constructor takes.
+        arguments: those of them that were set.
     """
 
     task: str
     settings: Settings
     pictures: Any
     source: str = ""
+    options: Mapping[str, Field] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def fields(self) -> dict[str, Field]:
-        """Every settable field by name, those of the loop first."""
+        """Every settable field by name: the loop's, the pictures', the constructor's."""
         found: dict[str, Field] = {}
         for part in (self.settings, self.pictures):
             hints, docs = get_type_hints(type(part)), attribute_docs(type(part))
             for f in dataclasses.fields(part):
                 found[f.name] = Field(f.name, hints[f.name], getattr(part, f.name), docs.get(f.name, ""))
+        for name, option in self.options.items():
+            found[name] = dataclasses.replace(option, default=self.arguments.get(name, option.default))
         return found
 
     def with_fields(self, values: Mapping[str, Any]) -> "Recipe":
@@ -75,7 +81,7 @@ class Recipe:
             UsageError: no such field (the nearest is named), or a value that does not fit its type.
         """
         known = self.fields()
-        settings, pictures = {}, {}
+        parts: tuple[dict[str, Any], ...] = ({}, {}, {})
         for name, value in values.items():
             if name not in known:
                 close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -85,12 +91,13 @@ class Recipe:
                     else "`bestiary train MODEL --help` lists them"
                 )
                 raise UsageError(f"no field is called {name!r}", mend=flag)
-            part = settings if hasattr(self.settings, name) else pictures
-            part[name] = convert(value, known[name].type, name)
+            part = 0 if hasattr(self.settings, name) else 1 if hasattr(self.pictures, name) else 2
+            parts[part][name] = convert(value, known[name].type, name)
         return dataclasses.replace(
             self,
-            settings=dataclasses.replace(self.settings, **settings),
-            pictures=dataclasses.replace(self.pictures, **pictures),
+            settings=dataclasses.replace(self.settings, **parts[0]),
+            pictures=dataclasses.replace(self.pictures, **parts[1]),
+            arguments={**self.arguments, **parts[2]},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,12 +109,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def attribute_docs(kind: type) -> dict[str, str]:
-    """The "Attributes:" section of a class's docstring: name -> text."""
+def attribute_docs(thing: Any, section: str = "Attributes:") -> dict[str, str]:
+    """A section of the docstring of a class or function: name -> text."""
     docs: dict[str, str] = {}
     name, inside = "", False
-    for line in (inspect.getdoc(kind) or "").splitlines():
-        if line.strip() == "Attributes:":
+    for line in (inspect.getdoc(thing) or "").splitlines():
+        if line.strip() == section:
             inside = True
         elif inside and line.startswith("    ") and not line.startswith("     ") and ":" in line:
             name, text = line.strip().split(":", 1)
@@ -127,6 +134,8 @@ def type_name(kind: Any) -> str:
         return "|".join(str(a) for a in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in get_args(kind))
+    if get_origin(kind) is Sequence:
+        return f"{type_name(get_args(kind)[0])},..."
     if get_origin(kind) is tuple:
         inner = [type_name(a) for a in get_args(kind) if a is not Ellipsis]
         return f"{inner[0]},..." if get_args(kind)[-1:] == (Ellipsis,) else ",".join(inner)
@@ -154,9 +163,9 @@ def _convert(value: Any, kind: Any) -> Any:
             if value == choice or str(value) == str(choice):
                 return choice
         raise ValueError
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         parts = [p for p in value.replace(" ", "").split(",") if p] if isinstance(value, str) else list(value)
-        inner = [args[0]] * len(parts) if args[-1:] == (Ellipsis,) else list(args)
+        inner = [args[0]] * len(parts) if origin is Sequence or args[-1:] == (Ellipsis,) else list(args)
         if len(inner) != len(parts):
             raise ValueError
         return tuple(_convert(p, k) for p, k in zip(parts, inner, strict=True))

@@ -320,7 +320,16 @@ def unet_padded(
     predict_size: int | None = None,
     keep_probs: bool = False,
 ) -> UNetPadded:
-    """Padded, batch norm, transposed convolutions, pictures as 0..1: the public implementation's default layout."""
+    """Padded, batch norm, transposed convolutions, pictures as 0..1: the public implementation's default layout.
+
+    Args:
+        categories: K names; None gives the paper's two.
+        in_channels: channels of a picture.
+        width: channels of the first level; each level below doubles them.
+        class_weights: K factors on the cross entropy of each class.
+        predict_size: shorter side that pictures are brought to before prediction; None leaves them as they are.
+        keep_probs: predictions also hold the probability of every class.
+    """
     normalize = Normalize([0.0] * in_channels, [1.0] * in_channels)
     return UNetPadded(categories or CATEGORIES, normalize, width, False, class_weights, predict_size, keep_probs)
 
@@ -333,7 +342,16 @@ def unet_padded_bilinear(
     predict_size: int | None = None,
     keep_probs: bool = False,
 ) -> UNetPadded:
-    """`unet_padded` with bilinear upsampling: 17.3 instead of 31.0 million parameters."""
+    """`unet_padded` with bilinear upsampling: 17.3 instead of 31.0 million parameters.
+
+    Args:
+        categories: K names; None gives the paper's two.
+        in_channels: channels of a picture.
+        width: channels of the first level; each level below doubles them.
+        class_weights: K factors on the cross entropy of each class.
+        predict_size: shorter side that pictures are brought to before prediction; None leaves them as they are.
+        keep_probs: predictions also hold the probability of every class.
+    """
     normalize = Normalize([0.0] * in_channels, [1.0] * in_channels)
     return UNetPadded(categories or CATEGORIES, normalize, width, True, class_weights, predict_size, keep_probs)
 
@@ -346,7 +364,16 @@ def unet_padded_small(
     predict_size: int | None = None,
     keep_probs: bool = False,
 ) -> UNetPadded:
-    """`unet_padded` a quarter as wide, which trains on a laptop: 1.9 million parameters for two categories."""
+    """`unet_padded` a quarter as wide, which trains on a laptop: 1.9 million parameters for two categories.
+
+    Args:
+        categories: K names; None gives the paper's two.
+        in_channels: channels of a picture.
+        width: channels of the first level; each level below doubles them.
+        class_weights: K factors on the cross entropy of each class.
+        predict_size: shorter side that pictures are brought to before prediction; None leaves them as they are.
+        keep_probs: predictions also hold the probability of every class.
+    """
     return unet_padded(categories, in_channels, width, class_weights, predict_size, keep_probs)
 
 

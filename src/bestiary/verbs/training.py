@@ -79,6 +79,7 @@ def train(
     recipe: Recipe | None = None,
     splits: Splits = Splits(),
     weights: str | Path | None = None,
+    offline: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
     say: Callable[[str], None] = lambda _: None,
@@ -95,6 +96,7 @@ def train(
         splits: which parts of the data serve what.
         weights: start from "published" weights or a checkpoint; a head for other classes starts fresh, in one
             announced line.
+        offline: never fetch published weights; a missing file is an error that says where to put it.
         out: the run's folder; `runs/TASK/MODEL`, numbered, if None.
         resume: go on with the run in `out`, exactly where it stopped.
         say: told in plain lines what is done.
@@ -109,7 +111,7 @@ def train(
     """
     entry = zoo.find(model)
     say = say if rank_and_world()[0] == 0 else _silence
-    recipe = (recipe or entry.recipe()).with_fields(fields)
+    recipe = (recipe or zoo.recipe_of(model)).with_fields(fields)
     training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
     categories = tuple(training.categories)
     if not categories:
@@ -118,7 +120,7 @@ def train(
         )
     system = zoo.build(model, categories, _arguments(entry, recipe))
     if weights is not None:
-        say(load_weights(system, weights).summary())
+        say(load_weights(system, weights, offline=offline).summary())
     folder = _run_folder(out, recipe.task, model, resume)
     say(f"{model}: {len(categories)} classes ({', '.join(categories[:8])}{', ...' if len(categories) > 8 else ''})")
     say(
@@ -166,7 +168,8 @@ def _arguments(entry: zoo.Entry, recipe: Recipe) -> dict[str, Any]:
     import inspect
 
     taken = inspect.signature(entry.build).parameters
-    return {name: value for name, value in recipe.pictures.arguments().items() if name in taken}
+    sizes = {name: value for name, value in recipe.pictures.arguments().items() if name in taken}
+    return {**sizes, **recipe.arguments}
 
 
 def _run_folder(out: str | Path | None, task: str, model: str, resume: bool) -> Path:
