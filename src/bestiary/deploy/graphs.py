@@ -1,0 +1,176 @@
+"""What is exported: for each task a module from pictures 0..1 to answers, with everything inside that a graph can hold.
+
+Normalisation, channel conversion, padding, softmax and suppression are inside. Bringing a picture to network scale is
+outside, as runtimes resize each in its own way: `Graph.preparation` says how it is done, the sidecar repeats it, and
+`bestiary.deploy.runtimes` does it with the functions that the systems use.
+
+The modules run in torch, too, and there give exactly what the system's `predict_images` gives at network scale.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bestiary.errors import ExportError
+from bestiary.heads.classification import Classifier
+from bestiary.heads.segmentation import PixelSystem
+from bestiary.layers.channels import match_channels
+from bestiary.segmentation.unet import UNet, UNetPadded
+from bestiary.system import System
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the graph.
+        type: "float32" or "int64".
+        shape: numbers, and letters for what may be of any length.
+        meaning: for the reader of the sidecar.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+    meaning: str
+
+
+class Graph(nn.Module):
+    """Base: a system in evaluation mode behind a pure `forward(images)`.
+
+    Attributes:
+        outputs: what `forward` returns, in order.
+        preparation: how a picture is brought to network scale, plain JSON; "kind" names the rule.
+        sizes_hw: two sizes of input that suit the network: what it is traced with and checked at.
+    """
+
+    outputs: tuple[Port, ...]
+    preparation: Mapping[str, Any]
+    sizes_hw: tuple[tuple[int, int], tuple[int, int]]
+
+    def __init__(self, system: System) -> None:
+        super().__init__()
+        self.system = system.eval()
+
+    @property
+    def images(self) -> Port:
+        """The only input."""
+        system = self.system
+        # Systems that name pixels turn colour into grey themselves; the others take what they were built for.
+        channels = 3 if isinstance(system, PixelSystem) and system.in_channels == 1 else system.in_channels
+        order = "RGB" if channels == 3 else f"{channels} channels"
+        return Port("images", "float32", ("B", channels, "H", "W"), f"{order}, 0..1, not normalised")
+
+
+class ClassifierGraph(Graph):
+    """Pictures of any size to probabilities; the evaluation protocol resizes and crops first."""
+
+    outputs = (Port("probs", "float32", ("B", "K"), "softmax over the categories"),)
+
+    def __init__(self, system: Classifier) -> None:
+        super().__init__(system)
+        self.network, self.normalize = system, system.normalize
+        self.preparation = {
+            "kind": "resize_and_crop",
+            "resize": system.resize,
+            "crop": system.crop,
+            "rule": "shorter side to `resize`, the longer to floor(longer * resize / shorter); bilinear, antialiased; "
+            "then the middle crop x crop pixels",
+        }
+        self.sizes_hw = ((system.crop, system.crop), (system.crop + 32, system.crop + 64))
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """Probabilities."""
+        return self.network(self.normalize(images)).softmax(1)
+
+
+class PixelGraph(Graph):
+    """Pictures of any size to logits of every pixel; the mirrored margin up to multiples of 16 is inside."""
+
+    outputs = (Port("logits", "float32", ("B", "K", "H", "W"), "the class of a pixel is the largest one's index"),)
+
+    def __init__(self, system: UNetPadded) -> None:
+        super().__init__(system)
+        self.network, self.normalize, self.in_channels = system, system.normalize, system.in_channels
+        self.preparation = {
+            "kind": "whole",
+            "predict_size": system.predict_size,
+            "keep_probs": system.keep_probs,
+            "rule": "if `predict_size` is a number: shorter side to that, the longer to round(longer * predict_size / "
+            "shorter), bilinear, antialiased, and the logits back, bilinear; else the picture as it is",
+        }
+        self.sizes_hw = ((64, 80), (75, 101))
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+        """Logits at the pictures' size."""
+        pixels = self.normalize(match_channels(_mirrored(images), self.in_channels))
+        return self.network(pixels)[..., : images.shape[-2], : images.shape[-1]]
+
+
+class TileGraph(Graph):
+    """The paper's U-Net on one tile: pixels with their surroundings in, logits of the middle out."""
+
+    outputs = (Port("logits", "float32", ("B", "K", "H2", "W2"), "of the input without its margins"),)
+
+    def __init__(self, system: UNet) -> None:
+        super().__init__(system)
+        self.network, self.normalize, self.in_channels = system, system.normalize, system.in_channels
+        geometry = system.geometry
+        self.preparation = {
+            "kind": "overlap_tile",
+            "predict_size": system.predict_size,
+            "keep_probs": system.keep_probs,
+            "margin": geometry.margin,
+            "grid": geometry.grid,
+            "smallest": geometry.smallest,
+            "tile_output": system.tile_output,
+            "rule": "legal sides are 2 * margin + smallest + grid * n; a tile's origin is a multiple of `grid`; what "
+            "lies outside the picture is mirrored at the centre of its border pixels",
+        }
+        least = 2 * geometry.margin + geometry.smallest
+        self.sizes_hw = ((least, least + geometry.grid), (least + 2 * geometry.grid, least))
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H2 W2"]:
+        """Logits of the middle."""
+        return self.network(self.normalize(match_channels(images, self.in_channels)))
+
+
+def graph_of(system: System) -> Graph:
+    """The module that is exported for a system.
+
+    Raises:
+        ExportError: there is none for this kind of system.
+    """
+    from bestiary.deploy.region_graph import RegionGraph
+    from bestiary.detection.faster_rcnn import FasterRCNN
+
+    if isinstance(system, Classifier):
+        return ClassifierGraph(system)
+    if isinstance(system, UNet):
+        return TileGraph(system)
+    if isinstance(system, UNetPadded):
+        return PixelGraph(system)
+    if isinstance(system, FasterRCNN):
+        return RegionGraph(system)
+    kinds = "classifiers, Faster R-CNN, U-Net and its padded forms"
+    raise ExportError(f"got a {type(system).__name__}, wanted one of: {kinds}", where="export")
+
+
+def _mirrored(images: Tensor) -> Tensor:
+    """Mirrored at the right and bottom up to multiples of 16, at least 32: `PixelSystem.prepare` with symbolic sizes.
+
+    A side of one pixel has period 1, in which every position is pixel 0.
+    """
+    for axis in (-2, -1):
+        side = images.shape[axis]
+        positions = torch.arange(torch.sym_max(32, (side + 15) // 16 * 16), device=images.device)
+        # A tensor, as the exporter knows no remainder by a symbolic number.
+        period = torch.scalar_tensor(torch.sym_max(1, 2 * (side - 1)), dtype=torch.int64, device=images.device)
+        folded = positions.remainder(period)
+        images = images.index_select(axis, torch.minimum(folded, period - folded))
+    return images

@@ -1,0 +1,162 @@
+"""An exported graph that predicts as its model does: `predict` and `stream` on pictures, folders, videos.
+
+Around the session stands what the graph's sidecar calls the preparation: pictures to network scale, answers back to the
+pictures' own pixels, by the functions that the systems use.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from bestiary.deploy.sessions import Session, open_session
+from bestiary.deploy.sidecar import Sidecar, read_sidecar, sidecar_path
+from bestiary.errors import CheckpointError, PictureError
+from bestiary.geometry.boxes import clip_boxes, scale_boxes
+from bestiary.heads.segmentation import of_equal_size
+from bestiary.layers.channels import match_channels
+from bestiary.layers.overlap_tile import ValidGeometry, mirror_window, plan_tiles
+from bestiary.layers.preprocess import resize_bilinear, short_side_scale
+from bestiary.layers.scaling import as_float, centre_crop, resize_short_side
+from bestiary.pictures.sources import Source
+from bestiary.predictions import Classification, Detections, Prediction, Segmentation
+from bestiary.system import stream_predictions
+
+Images = Sequence[Shaped[Tensor, "C _h _w"]]
+
+
+class GraphPredictor:
+    """A graph, its runtime and its sidecar.
+
+    Args:
+        session: the opened graph.
+        sidecar: what it says of itself.
+
+    Attributes:
+        task: "classification", "detection", "segmentation".
+        categories: K names.
+    """
+
+    def __init__(self, session: Session, sidecar: Sidecar) -> None:
+        self.session, self.sidecar = session, sidecar
+        self.task, self.categories = sidecar.task, sidecar.categories
+        self._channels = int(sidecar.inputs[0]["shape"][1])
+
+    def predict_images(self, images: Images) -> list[Prediction]:
+        """Predictions for decoded pictures, in their own pixels."""
+        pictures = [match_channels(as_float(image.detach().cpu()), self._channels) for image in images]
+        found: dict[int, Prediction] = {}
+        # Pictures of one size share a run; the others follow one another.
+        for indices in of_equal_size(pictures):
+            stack = torch.stack([pictures[i] for i in indices])
+            found.update(zip(indices, PREDICT[self.sidecar.preparation["kind"]](self, stack), strict=True))
+        return [found[i] for i in range(len(pictures))]
+
+    def predict(self, source: Source, batch: int = 1) -> list[Prediction]:
+        """Predictions for anything that `System.predict` takes."""
+        return list(self.stream(source, batch))
+
+    def stream(
+        self, source: Source, batch: int = 1, on_error: Callable[[PictureError], object] | None = None
+    ) -> Iterator[Prediction]:
+        """Like `predict`, one by one in constant memory. Arguments as `System.stream`."""
+        return stream_predictions(self, source, batch, on_error)
+
+    def run(self, images: Float[Tensor, "B C H W"]) -> tuple[Shaped[Tensor, "..."], ...]:
+        """The graph's outputs for pictures at network scale, 0..1."""
+        outputs = self.session.run(np.ascontiguousarray(images.float().numpy()))
+        return tuple(torch.from_numpy(output) for output in outputs)
+
+
+def open_graph(
+    path: str | Path, runtime: str = "onnxruntime", threads: int | None = None, precision: str = "float32"
+) -> GraphPredictor:
+    """An exported graph, ready to predict.
+
+    Args:
+        path: `NAME.onnx` with `NAME.json` beside it. OpenVINO's own files (`.xml`) always open in OpenVINO.
+        runtime: "onnxruntime" or "openvino".
+        threads: None: as many as torch uses.
+        precision: "float32"; or "bfloat16" in OpenVINO.
+
+    Raises:
+        CheckpointError: the graph or its sidecar is missing, broken, or does not fit.
+        MissingExtraError: the runtime is not installed.
+        UsageError: no such runtime or precision.
+    """
+    path = Path(path)
+    sidecar = read_sidecar(path)
+    if sidecar.preparation.get("kind") not in PREDICT:
+        message = f"got {sidecar.preparation.get('kind')!r}, wanted one of {', '.join(PREDICT)}"
+        where = f"{sidecar_path(path)}: preparation.kind"
+        raise CheckpointError(message, where=where, mend="Upgrade bestiary, or export again")
+    session = open_session(path, "openvino" if path.suffix == ".xml" else runtime, threads, precision)
+    return GraphPredictor(session, sidecar)
+
+
+def _classify(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
+    how, size_hw = graph.sidecar.preparation, _size_hw(images)
+    scaled = [centre_crop(resize_short_side(image, how["resize"]), how["crop"]) for image in images]
+    (probs,) = graph.run(torch.stack(scaled))
+    return [Classification(row, size_hw, graph.categories) for row in probs]
+
+
+def _detect(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
+    how, size_hw = graph.sidecar.preparation, _size_hw(images)
+    scale = max(short_side_scale(size_hw, how["min_size"], how["max_size"]), 1 / min(size_hw))
+    scaled = torch.stack([resize_bilinear(image, scale) for image in images])
+    boxes, scores, labels, pictures = graph.run(scaled)
+    original = clip_boxes(scale_boxes(boxes, _size_hw(scaled), size_hw), size_hw)
+    found: list[Prediction] = []
+    for i in range(len(images)):
+        rows = pictures == i
+        answer = original[rows], labels[rows], scores[rows]
+        found.append(Detections(*answer, size_hw=size_hw, categories=graph.categories))
+    return found
+
+
+def _segment(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
+    how, size_hw = graph.sidecar.preparation, _size_hw(images)
+    scaled, short = images, how["predict_size"]
+    if short is not None and short != min(size_hw):
+        height, width = (max(1, round(side * short / min(size_hw))) for side in size_hw)
+        scaled = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    logits = _tiled(graph, scaled) if how["kind"] == "overlap_tile" else graph.run(scaled)[0]
+    if scaled is not images:
+        logits = F.interpolate(logits, size=size_hw, mode="bilinear", align_corners=False)
+    probs = logits.softmax(1) if how["keep_probs"] else [None] * len(images)
+    label_maps = logits.argmax(1).to(torch.uint8)
+    return [Segmentation(m, size_hw, p, graph.categories) for m, p in zip(label_maps, probs, strict=True)]
+
+
+def _tiled(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+    how, (height, width) = graph.sidecar.preparation, _size_hw(images)
+    geometry = ValidGeometry(margin=how["margin"], grid=how["grid"], smallest=how["smallest"])
+    rows, columns = (plan_tiles(side, geometry, how["tile_output"]) for side in (height, width))
+    size_hw = (rows.side + 2 * geometry.margin, columns.side + 2 * geometry.margin)
+    logits = torch.empty(len(images), len(graph.categories), height, width)
+    for top in rows.origins:
+        for left in columns.origins:
+            window = mirror_window(images, top - geometry.margin, left - geometry.margin, size_hw)
+            (tile,) = graph.run(window)
+            part = logits[..., top : top + tile.shape[-2], left : left + tile.shape[-1]]
+            part.copy_(tile[..., : part.shape[-2], : part.shape[-1]])
+    return logits
+
+
+def _size_hw(images: Tensor) -> tuple[int, int]:
+    return int(images.shape[-2]), int(images.shape[-1])
+
+
+PREDICT: dict[str, Callable[[GraphPredictor, Any], list[Prediction]]] = {
+    "resize_and_crop": _classify,
+    "resize_between": _detect,
+    "whole": _segment,
+    "overlap_tile": _segment,
+}
+"""What is done with pictures of one size, by the kind of preparation."""
