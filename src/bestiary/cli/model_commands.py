@@ -68,13 +68,14 @@ def export(
     runtimes: Annotated[
         str, typer.Option(help="Runtimes the parity check runs in, with commas.")
     ] = "onnxruntime,openvino",
+    picture: Annotated[Path | None, typer.Option(help="A picture of yours to check parity on too.")] = None,
     json: Json = False,
 ) -> None:
     """Export a trained model to ONNX and check that the graph gives what the model gives; the result is written beside
     it."""
     from bestiary.verbs.exporting import export as run
 
-    report = run(checkpoint, to, runtimes=tuple(r for r in runtimes.split(",") if r))
+    report = run(checkpoint, to, runtimes=tuple(r for r in runtimes.split(",") if r), picture=picture)
     if json:
         emit(report.to_dict())
     else:
