@@ -43,7 +43,7 @@ def main(folder: Path, data: str, split: str, command: str) -> None:
         "training_minutes": round(minutes, 1),
         "seed": facts["recipe"]["seed"],
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip(),
+        "measured_at_commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} cores of {processor()}, {platform.system()}",
         "versions": {"bestiary": bestiary.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }

@@ -37,7 +37,7 @@ def train(
     model: Annotated[str, typer.Argument(help="A model's name; `bestiary models` lists them.")] = "",
     data: Annotated[str | None, typer.Option(help="The data set: a folder, an annotation file, or `world`.")] = None,
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/TASK/trainN if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/TASK/MODEL, numbered, if not given.")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from: `published`, or a checkpoint file.")] = None,
     train_split: Annotated[str, typer.Option(help="Split to train on; `train+val` joins two.")] = "train",
     val_split: Annotated[str, typer.Option(help="Split to choose the best checkpoint by; `none` for none.")] = "val",
