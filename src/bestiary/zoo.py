@@ -102,7 +102,7 @@ def recipe_of(name: str) -> Recipe:
     build, recipe = find(name).build, find(name).recipe()
     hints, docs, sizes = get_type_hints(build), attribute_docs(build, "Args:"), recipe.pictures.arguments()
     options = {
-        key: Field(key, hints[key], parameter.default, docs.get(key, "argument of the constructor"))
+        key: Field(key, hints[key], parameter.default, docs[key])
         for key, parameter in inspect.signature(build).parameters.items()
         if key != "categories" and key not in sizes
     }

@@ -5,8 +5,23 @@ from typing import Literal
 import pytest
 
 from bestiary import zoo
+from bestiary.backbones.resnet import resnet18, resnet50
 from bestiary.errors import UsageError
 from bestiary.recipes.recipe import Recipe, attribute_docs, convert, type_name
+
+
+@dataclass
+class Fields:
+    """Something.
+
+    Attributes:
+        one: the first,
+            on two lines.
+        two: the second.
+    """
+
+    one: int = 1
+    two: int = 2
 
 
 @pytest.mark.parametrize("name", list(zoo.ZOO))
@@ -93,19 +108,6 @@ def test_type_names_read_as_a_person_writes_them() -> None:
 
 
 def test_docs_of_fields_come_from_the_docstring() -> None:
-    @dataclass
-    class Fields:
-        """Something.
-
-        Attributes:
-            one: the first,
-                on two lines.
-            two: the second.
-        """
-
-        one: int = 1
-        two: int = 2
-
     assert attribute_docs(Fields) == {"one": "the first, on two lines.", "two": "the second."}
 
 
@@ -116,3 +118,24 @@ def test_arguments_of_the_constructor_are_fields_too() -> None:
     assert "predict_size" not in recipe.fields(), "a size is said once, by the pictures' fields"
     with pytest.raises(UsageError, match="wanted int"):
         recipe.with_fields({"width": "wide"})
+
+
+def test_docs_of_a_class_include_its_bases_and_its_own_win() -> None:
+    class Below(Fields):
+        """More.
+
+        Attributes:
+            two: said again.
+            three: the third.
+        """
+
+    assert attribute_docs(Below) == {"two": "said again.", "three": "the third.", "one": "the first, on two lines."}
+
+
+def test_docs_of_arguments_may_stand_in_another_function() -> None:
+    assert attribute_docs(resnet50, "Args:") == attribute_docs(resnet18, "Args:") != {}
+
+
+def test_inherited_fields_are_listed_after_a_recipes_own() -> None:
+    names = list(zoo.recipe_of("unet_padded_small").fields())
+    assert names.index("border_weights") < names.index("brightness") < names.index("hue") < names.index("width")

@@ -366,6 +366,6 @@ def resnet18_cifar(
 ) -> ResNetClassifier:
     """ImageNet's ResNet-18 with a 3x3 stride-1 stem and no pooling: C2 has the pictures' own size. For 32x32 pictures.
 
-    Not the 6n+2 layer networks of the paper's section 4.2, of which it takes the stem only.
+    Not the 6n+2 layer networks of the paper's section 4.2, of which it takes the stem only. Arguments as `resnet18`.
     """
     return _classifier("resnet18", categories, (resize, crop), zero_init_residual, label_smoothing, SMALL_STEM)

@@ -409,5 +409,5 @@ def fasterrcnn_resnet18_fpn(
 def fasterrcnn_resnet34_fpn(
     categories: Sequence[str] | None = None, *, min_size: int = 800, max_size: int = 1333, trainable_layers: int = 5
 ) -> FasterRCNN:
-    """As `fasterrcnn_resnet18_fpn` on ResNet-34."""
+    """As `fasterrcnn_resnet18_fpn` on ResNet-34. Arguments as `fasterrcnn_resnet50_fpn`."""
     return _build("resnet34", categories, (min_size, max_size), nn.BatchNorm2d, trainable_layers, SMALL)

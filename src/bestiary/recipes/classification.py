@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.recipes.colours import ColourFields
 from bestiary.recipes.recipe import Recipe
 from bestiary.training.settings import Settings
-from bestiary.transforms.colour import ColourJitter, PCAColour
+from bestiary.transforms.colour import PCAColour
 from bestiary.transforms.compose import Compose, Transform
 from bestiary.transforms.crops import RandomCrop, RandomResizedCrop
 from bestiary.transforms.geometry import RandomHorizontalFlip, RandomVerticalFlip
@@ -13,7 +14,7 @@ from bestiary.transforms.resizing import ResizeShortSide
 
 
 @dataclass(frozen=True)
-class ClassificationPictures:
+class ClassificationPictures(ColourFields):
     """What happens to pictures that have one class each.
 
     Attributes:
@@ -24,10 +25,6 @@ class ClassificationPictures:
         shift: instead of a random scale: pad by so many pixels and crop back at a random place.
         flip: chance of a mirror image.
         vertical_flip: chance of an upside-down image.
-        brightness: largest change, as a share.
-        contrast: largest change, as a share.
-        saturation: largest change, as a share.
-        hue: largest change, as a share of the colour circle.
         pca_colour: standard deviation of AlexNet's colour shift along the principal colours; 0.1 in its paper.
         label_smoothing: share of the target spread over all classes.
     """
@@ -39,10 +36,6 @@ class ClassificationPictures:
     shift: int = 0
     flip: float = 0.5
     vertical_flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
     pca_colour: float = 0.0
     label_smoothing: float = 0.0
 
@@ -55,8 +48,7 @@ class ClassificationPictures:
         else:
             steps = [RandomResizedCrop(size, self.area, self.aspect)]
         steps += [RandomHorizontalFlip(self.flip), RandomVerticalFlip(self.vertical_flip)]
-        if self.brightness or self.contrast or self.saturation or self.hue:
-            steps.append(ColourJitter(self.brightness, self.contrast, self.saturation, self.hue))
+        steps += self.colour_steps()
         if self.pca_colour:
             steps.append(PCAColour(self.pca_colour))
         return Compose(tuple(steps))

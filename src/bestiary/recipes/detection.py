@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.recipes.colours import ColourFields
 from bestiary.recipes.recipe import Recipe
 from bestiary.training.settings import Settings
-from bestiary.transforms.colour import ColourJitter
 from bestiary.transforms.compose import Compose, Transform
 from bestiary.transforms.geometry import RandomHorizontalFlip, RandomVerticalFlip
 from bestiary.transforms.resizing import RandomShortSide
 
 
 @dataclass(frozen=True)
-class DetectionPictures:
+class DetectionPictures(ColourFields):
     """What happens to pictures with boxes.
 
     Attributes:
@@ -21,10 +21,6 @@ class DetectionPictures:
         train_short_sides: lengths that training draws from; empty for `short_side` alone.
         flip: chance of a mirror image.
         vertical_flip: chance of an upside-down image (microscopes and satellites have no up).
-        brightness: largest change, as a share.
-        contrast: largest change, as a share.
-        saturation: largest change, as a share.
-        hue: largest change, as a share of the colour circle.
     """
 
     short_side: int = 800
@@ -32,10 +28,6 @@ class DetectionPictures:
     train_short_sides: tuple[int, ...] = ()
     flip: float = 0.5
     vertical_flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
 
     def train_transform(self, joint_pairs: tuple[tuple[int, int], ...] = ()) -> Transform:
         """Resize, mirror image, colours."""
@@ -44,8 +36,7 @@ class DetectionPictures:
             RandomHorizontalFlip(self.flip, joint_pairs=joint_pairs),
             RandomVerticalFlip(self.vertical_flip, joint_pairs=joint_pairs),
         ]
-        if self.brightness or self.contrast or self.saturation or self.hue:
-            steps.append(ColourJitter(self.brightness, self.contrast, self.saturation, self.hue))
+        steps += self.colour_steps()
         return Compose(tuple(steps))
 
     def arguments(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ name is an error that gives the nearest one; an explicit value is never overridd
 import dataclasses
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +69,9 @@ class Recipe:
         found: dict[str, Field] = {}
         for part in (self.settings, self.pictures):
             hints, docs = get_type_hints(type(part)), attribute_docs(type(part))
-            for f in dataclasses.fields(part):
+            own = vars(type(part)).get("__annotations__", {})
+            # inherited fields after the part's own, as a reader would list them
+            for f in sorted(dataclasses.fields(part), key=lambda f: f.name not in own):
                 found[f.name] = Field(f.name, hints[f.name], getattr(part, f.name), docs.get(f.name, ""))
         for name, option in self.options.items():
             found[name] = dataclasses.replace(option, default=self.arguments.get(name, option.default))
@@ -110,10 +113,24 @@ def _plain(value: Any) -> Any:
 
 
 def attribute_docs(thing: Any, section: str = "Attributes:") -> dict[str, str]:
-    """A section of the docstring of a class or function: name -> text."""
+    """A section of the docstring of a class or function: name -> text.
+
+    A class has its bases' too, its own first. A function that says "Arguments as `name`" has those of that function of
+    its module.
+    """
+    docs = _section(inspect.getdoc(thing) or "", section)
+    for base in inspect.getmro(thing)[1:] if inspect.isclass(thing) else ():
+        docs = {**_section(inspect.cleandoc(base.__doc__ or ""), section), **docs}
+    said_elsewhere = re.search(r"[Aa]rguments as `(\w+)`", inspect.getdoc(thing) or "")
+    if said_elsewhere:
+        docs = attribute_docs(getattr(inspect.getmodule(thing), said_elsewhere[1]), section) | docs
+    return docs
+
+
+def _section(text: str, section: str) -> dict[str, str]:
     docs: dict[str, str] = {}
     name, inside = "", False
-    for line in (inspect.getdoc(thing) or "").splitlines():
+    for line in text.splitlines():
         if line.strip() == section:
             inside = True
         elif inside and line.startswith("    ") and not line.startswith("     ") and ":" in line:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.recipes.colours import ColourFields
 from bestiary.recipes.recipe import Recipe
 from bestiary.training.settings import Settings
 from bestiary.transforms.border_weights import BorderWeights
-from bestiary.transforms.colour import ColourJitter
 from bestiary.transforms.compose import Compose, Transform
 from bestiary.transforms.crops import RandomCrop
 from bestiary.transforms.geometry import RandomAffine, RandomHorizontalFlip, RandomVerticalFlip
@@ -15,7 +15,7 @@ from bestiary.transforms.warping import Elastic
 
 
 @dataclass(frozen=True)
-class SegmentationPictures:
+class SegmentationPictures(ColourFields):
     """What happens to pictures with label maps.
 
     Attributes:
@@ -28,10 +28,6 @@ class SegmentationPictures:
         elastic: standard deviation in pixels of the 3 x 3 displacements of a smooth warp; 10 in U-Net's paper, 0 for
             none.
         border_weights: weigh pixels between touching objects more (U-Net's equation 2).
-        brightness: largest change, as a share.
-        contrast: largest change, as a share.
-        saturation: largest change, as a share.
-        hue: largest change, as a share of the colour circle.
     """
 
     short_side: int | None = None
@@ -42,10 +38,6 @@ class SegmentationPictures:
     rotate: float = 0.0
     elastic: float = 0.0
     border_weights: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
 
     def train_transform(self, joint_pairs: tuple[tuple[int, int], ...] = ()) -> Transform:
         """Resize, warp, crop, mirror image, colours, pixel weights."""
@@ -61,8 +53,7 @@ class SegmentationPictures:
         if self.crop is not None:
             steps.append(RandomCrop((self.crop, self.crop)))
         steps += [RandomHorizontalFlip(self.flip), RandomVerticalFlip(self.vertical_flip)]
-        if self.brightness or self.contrast or self.saturation or self.hue:
-            steps.append(ColourJitter(self.brightness, self.contrast, self.saturation, self.hue))
+        steps += self.colour_steps()
         if self.border_weights:
             steps.append(BorderWeights())
         return Compose(tuple(steps))

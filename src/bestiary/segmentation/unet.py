@@ -299,7 +299,13 @@ def unet(
     predict_size: int | None = None,
     keep_probs: bool = False,
 ) -> UNet:
-    """`UNet` for grey pictures; `categories=None` gives background and cell."""
+    """`UNet` for grey pictures; `categories=None` gives background and cell.
+
+    Args:
+        tile_output: side of the output of the tiles that prediction works in.
+
+    Other arguments as `unet_padded`.
+    """
     normalize = Normalize([0.5] * in_channels, [0.5] * in_channels)
     return UNet(
         categories or CATEGORIES,
@@ -344,13 +350,7 @@ def unet_padded_bilinear(
 ) -> UNetPadded:
     """`unet_padded` with bilinear upsampling: 17.3 instead of 31.0 million parameters.
 
-    Args:
-        categories: K names; None gives the paper's two.
-        in_channels: channels of a picture.
-        width: channels of the first level; each level below doubles them.
-        class_weights: K factors on the cross entropy of each class.
-        predict_size: shorter side that pictures are brought to before prediction; None leaves them as they are.
-        keep_probs: predictions also hold the probability of every class.
+    Arguments as `unet_padded`.
     """
     normalize = Normalize([0.0] * in_channels, [1.0] * in_channels)
     return UNetPadded(categories or CATEGORIES, normalize, width, True, class_weights, predict_size, keep_probs)
@@ -366,13 +366,7 @@ def unet_padded_small(
 ) -> UNetPadded:
     """`unet_padded` a quarter as wide, which trains on a laptop: 1.9 million parameters for two categories.
 
-    Args:
-        categories: K names; None gives the paper's two.
-        in_channels: channels of a picture.
-        width: channels of the first level; each level below doubles them.
-        class_weights: K factors on the cross entropy of each class.
-        predict_size: shorter side that pictures are brought to before prediction; None leaves them as they are.
-        keep_probs: predictions also hold the probability of every class.
+    Arguments as `unet_padded`.
     """
     return unet_padded(categories, in_channels, width, class_weights, predict_size, keep_probs)
 
