@@ -22,7 +22,7 @@ from bestiary.deploy.sessions import OnnxRuntimeSession, open_session
 from bestiary.deploy.sidecar import file_digest, read_sidecar, sidecar_path
 from bestiary.errors import CheckpointError, ExportError, MissingExtraError, UsageError
 from bestiary.pictures.encode import write_image
-from bestiary.predictions import Detections, Segmentation
+from bestiary.predictions import Classification, Detections, Segmentation
 from bestiary.verbs.exporting import ExportReport, export
 
 DETECTOR = "fasterrcnn_resnet18_fpn"
@@ -93,6 +93,20 @@ def test_pictures_of_many_sizes_and_types_predict_as_in_torch(exported: Exported
 
 def test_no_picture_is_no_prediction(exported: Exported) -> None:
     assert open_graph(exported("resnet18_cifar").path).predict_images([]) == []
+
+
+def test_load_hands_threads_and_precision_to_the_graph(exported: Exported) -> None:
+    path = exported("resnet18_cifar").path
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    exact, rounded = (
+        bestiary.load(path, "openvino", threads=1, precision=p).predict_images([picture])[0]
+        for p in ("float32", "bfloat16")
+    )
+    assert isinstance(exact, Classification)
+    assert isinstance(rounded, Classification)
+    assert 0 < float((exact.probs - rounded.probs).abs().max()) < 0.05
+    with pytest.raises(UsageError, match="float8"):
+        bestiary.load(path, "openvino", precision="float8")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -191,3 +191,11 @@ def test_predictions_stream_to_files_and_broken_pictures_are_named(run, folder, 
     assert "b.png" in said[0]
     assert (tmp_path / "out" / "a.jpg").exists()
     assert (tmp_path / "out" / "predictions.coco.json").read_text() == "[]\n"
+
+
+def test_a_graphs_settings_are_refused_for_a_checkpoint(tmp_path: Path) -> None:
+    save(bestiary.create("resnet18_cifar", ["a", "b"]), tmp_path / "best.safetensors")
+    with pytest.raises(UsageError, match="threads=1"):
+        bestiary.load(tmp_path, threads=1)
+    with pytest.raises(UsageError, match="bfloat16"):
+        bestiary.load(tmp_path, precision="bfloat16")

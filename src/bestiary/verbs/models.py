@@ -63,7 +63,13 @@ def checkpoint_of(path: str | Path) -> Path:
     return path / "best.safetensors" if (path / "best.safetensors").exists() else path / "last.safetensors"
 
 
-def load(path: str | Path, runtime: str = "torch", device: str = "cpu") -> Predictor:
+def load(
+    path: str | Path,
+    runtime: str = "torch",
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "float32",
+) -> Predictor:
     """A trained or exported model from its file, ready to predict.
 
     Args:
@@ -71,9 +77,12 @@ def load(path: str | Path, runtime: str = "torch", device: str = "cpu") -> Predi
         runtime: "torch" for checkpoints; "onnxruntime" or "openvino" for graphs. A checkpoint with another runtime than
             torch uses the graph of the same name beside it.
         device: where a torch model goes.
+        threads: of a graph's runtime; None for as many as torch uses.
+        precision: of a graph: "float32", or "bfloat16" in OpenVINO.
 
     Raises:
         CheckpointError: no such file, or it is broken or foreign.
+        UsageError: no such runtime or precision, or one of a graph's for a checkpoint.
     """
     if runtime not in RUNTIMES:
         raise UsageError(
@@ -84,7 +93,12 @@ def load(path: str | Path, runtime: str = "torch", device: str = "cpu") -> Predi
         from bestiary.deploy.runtimes import open_graph
 
         graph = path if path.suffix in (".onnx", ".xml") else path.with_suffix(".onnx")
-        return open_graph(graph, "onnxruntime" if runtime == "torch" else runtime)
+        return open_graph(graph, "onnxruntime" if runtime == "torch" else runtime, threads, precision)
+    if threads is not None or precision != "float32":
+        raise UsageError(
+            f"got threads={threads} and precision={precision!r} for a checkpoint in torch, where they have no meaning",
+            mend="Name an exported graph, or use torch.set_num_threads and torch.autocast",
+        )
     state, identity = read_model(path)
     name = identity.get("model", "")
     if name not in zoo.ZOO:
