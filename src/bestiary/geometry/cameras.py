@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bestiary.errors import RecordError
+from bestiary.geometry.rigid import rigid_motion, rotation_from_axis_angle
 
 
 def intrinsics_from_fov(
@@ -95,7 +96,7 @@ def move_points(points_xyz: Float[Tensor, "*B N 3"], pose: Float[Tensor, "*#B 4 
 def invert_pose(pose: Float[Tensor, "*B 4 4"]) -> Float[Tensor, "*B 4 4"]:
     """The inverse of a rigid motion, `[R' | -R' t]`: exact where a general inverse rounds."""
     rotation = pose[..., :3, :3].transpose(-1, -2)
-    return _rigid(rotation, -(rotation @ pose[..., :3, 3:])[..., 0])
+    return rigid_motion(rotation, -(rotation @ pose[..., :3, 3:])[..., 0])
 
 
 def relative_pose(source: Float[Tensor, "*B 4 4"], target: Float[Tensor, "*B 4 4"]) -> Float[Tensor, "*B 4 4"]:
@@ -142,7 +143,7 @@ def look_at(
         got = f"got eye {eye.tolist()} and target {target.tolist()}, wanted two points not above each other"
         raise RecordError(got, where="look_at", mend="Choose another `down`")
     forward, right = forward / forward.norm(), right / right.norm()
-    return _rigid(torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1), eye)
+    return rigid_motion(torch.stack([right, torch.linalg.cross(forward, right), forward], dim=1), eye)
 
 
 def pose_from_axis_angle(
@@ -150,17 +151,7 @@ def pose_from_axis_angle(
 ) -> Float[Tensor, "*B 4 4"]:
     """The rigid motion that turns by `|rotation|` radians about `rotation`, then moves: Rodrigues' formula, smooth at
     zero."""
-    x, y, z = rotation.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    square = (rotation * rotation).sum(-1)[..., None, None]
-    small = square < 1e-6
-    angle = torch.where(small, torch.ones_like(square), square).sqrt()
-    # Below 1e-3 radians the first two terms of the series are exact to the last bit of float64, and have gradients.
-    first = torch.where(small, 1 - square / 6, torch.sin(angle) / angle)
-    second = torch.where(small, 0.5 - square / 24, (1 - torch.cos(angle)) / angle.square())
-    identity = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
-    return _rigid(identity + first * cross + second * (cross @ cross), translation)
+    return rigid_motion(rotation_from_axis_angle(rotation), translation)
 
 
 def yaw_rotation(yaw: Float[Tensor, "*B"]) -> Float[Tensor, "*B 3 3"]:
@@ -180,10 +171,3 @@ def boxes_3d_corners(boxes_3d: Float[Tensor, "N 7"]) -> Float[Tensor, "N 8 3"]:
     signs = torch.tensor([[a, b, c] for a in halves for b in halves for c in halves], dtype=boxes_3d.dtype)
     local = signs.to(boxes_3d.device) * boxes_3d[:, None, 3:6]
     return local @ yaw_rotation(boxes_3d[:, 6]).transpose(-1, -2) + boxes_3d[:, None, :3]
-
-
-def _rigid(rotation: Tensor, translation: Tensor) -> Tensor:
-    top = torch.cat([rotation, translation[..., None]], dim=-1)
-    bottom = torch.zeros_like(top[..., :1, :])
-    bottom[..., 0, 3] = 1
-    return torch.cat([top, bottom], dim=-2)
