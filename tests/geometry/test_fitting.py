@@ -5,6 +5,8 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import procrustes
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from bestiary.errors import RecordError
@@ -65,6 +67,20 @@ def test_in_space_and_without_scale() -> None:
     rigid = fit_similarity(points, targets, scaling=False)
     assert torch.allclose(rigid[:, :3], rotation)
     assert torch.allclose(map_points(points.mean(0, keepdim=True), rigid), targets.mean(0, keepdim=True))
+
+
+def test_rotation_and_residual_in_space_are_scipys() -> None:
+    points, targets = cloud(9, 3), cloud(9, 3, seed=1)
+    moved = points - points.mean(0), targets - targets.mean(0)
+    wanted = Rotation.align_vectors(moved[1].numpy(), moved[0].numpy())[0].as_matrix()
+    np.testing.assert_allclose(fit_similarity(points, targets, scaling=False)[:, :3], wanted, atol=1e-12)
+    turned_a_bit = map_points(
+        points, torch.from_numpy(np.c_[Rotation.from_rotvec([0.1, 0.2, 0.3]).as_matrix(), np.ones(3)])
+    )
+    noisy = turned_a_bit + targets / 50  # so near that the best orthogonal matrix is no reflection
+    residual = (map_points(points, fit_similarity(points, noisy)) - noisy).square().sum()
+    spread = (noisy - noisy.mean(0)).square().sum()
+    assert float(residual / spread) == pytest.approx(procrustes(noisy.numpy(), points.numpy())[2], abs=1e-12)
 
 
 def test_least_squares_are_a_solvers() -> None:
