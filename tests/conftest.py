@@ -1,10 +1,11 @@
 """Shapes and types are checked while the tests run; real data is found by an environment variable."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "bestiary"
 
@@ -22,7 +23,7 @@ def checked_modules() -> list[str]:
     return modules
 
 
-hook = install_import_hook(checked_modules(), "beartype.beartype")
+hook = jaxtyping.install_import_hook(checked_modules(), "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,11 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"BESTIARY_TEST_DATA={folder} is not a folder")
     return path
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shape checks off: a compiler cannot look into them, and they would speak before an operator's own errors."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -193,7 +193,7 @@ def test_overlaps_of_nothing() -> None:
     assert rle_iou([], [one]).shape == (0, 1)
     assert rle_iou([one], []).shape == (1, 0)
     assert mask_iou(torch.zeros(0, 3, 3).bool(), torch.ones(2, 3, 3).bool()).shape == (0, 2)
-    with pytest.raises(RecordError, match="one size"):
+    with pytest.raises(RecordError, match="as the first"):
         rle_iou([one], [encode_rle(torch.ones(2, 3).bool())])
 
 

@@ -1,1 +1,1 @@
-"""Numba loops over run lengths and polygons, private to `geometry.masks`; serial, so fit for data workers."""
+"""Numba loops over run lengths and polygons, private to `geometry`; serial, so fit for data workers."""

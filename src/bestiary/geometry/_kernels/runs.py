@@ -1,8 +1,10 @@
-"""Run lengths of masks: COCO's text form, unions, intersections, and polygons to runs."""
+"""Run lengths of masks: COCO's text form, areas, boxes and overlaps."""
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 from numba import njit
+
+from bestiary.geometry._kernels.bits import common_bits, set_runs, span
 
 BAD_CHARACTER, BAD_END = -1, -2
 
@@ -58,33 +60,46 @@ def from_text(text: UInt8[np.ndarray, " L"], counts: Int64[np.ndarray, " L"]) ->
 
 
 @njit(cache=True, nogil=True)
-def union(first: Int32[np.ndarray, " K"], second: Int32[np.ndarray, " M"]) -> Int32[np.ndarray, " U"]:
-    """Counts of the union of two masks of one size; canonical if they cover the same number of pixels."""
-    counts = np.empty(first.size + second.size + 1, np.int32)
-    used, run = 0, np.int64(0)
-    i, j = 0, 0
-    left_i, left_j = np.int64(first[0]), np.int64(second[0])
-    inside = False
-    while True:
-        while left_i == 0 and i + 1 < first.size:
-            i += 1
-            left_i = np.int64(first[i])
-        while left_j == 0 and j + 1 < second.size:
-            j += 1
-            left_j = np.int64(second[j])
-        step = min(left_i, left_j)
-        if step == 0:
-            break
-        now = i % 2 == 1 or j % 2 == 1
-        if now != inside:
-            counts[used] = run
-            used += 1
-            run, inside = np.int64(0), now
-        run += step
-        left_i -= step
-        left_j -= step
-    counts[used] = run
-    return counts[: used + 1]
+def measure(
+    counts: Int32[np.ndarray, " K"],
+    starts: Int64[np.ndarray, " N1"],
+    height: int,
+    areas: Int64[np.ndarray, " N"],
+    boxes: Float32[np.ndarray, "N 4"],
+) -> None:
+    """Pixels of each mask, and the smallest xyxy box around them, zeros for an empty mask.
+
+    Args:
+        counts: of all masks, one after the other.
+        starts: [N + 1] where each mask's begin.
+        height: of the masks, which are all of one size.
+        areas, boxes: written.
+    """
+    for n in range(starts.size - 1):
+        area, left, top, right, bottom = np.int64(0), np.int64(-1), np.int64(height), np.int64(0), np.int64(0)
+        x, y = np.int64(0), np.int64(0)
+        for k in range(starts[n], starts[n + 1]):
+            length = np.int64(counts[k])
+            inside = (k - starts[n]) % 2 == 1 and length > 0
+            while y >= height and length > 0:
+                x, y = x + 1, y - height
+            if inside:
+                area += length
+                left = x if left < 0 else left
+                top = min(top, y)
+            y += length
+            if inside:
+                if y > height:
+                    # A run that goes on in the next column covers the bottom of one and the top of the other.
+                    top, bottom = np.int64(0), np.int64(height)
+                bottom = max(bottom, y if y <= height else np.int64(height))
+                while y > height:
+                    x, y = x + 1, y - height
+                right = x + 1
+        areas[n] = area
+        boxes[n] = 0
+        if area:
+            boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3] = left, top, right, bottom
 
 
 @njit(cache=True, nogil=True)
@@ -109,6 +124,38 @@ def _shared(first: Int32[np.ndarray, " K"], second: Int32[np.ndarray, " M"]) -> 
 
 
 @njit(cache=True, nogil=True)
+def run_areas(counts: Int32[np.ndarray, " K"], starts: Int64[np.ndarray, " N1"]) -> Int64[np.ndarray, " N"]:
+    """Pixels of each mask; see `measure`."""
+    areas = np.zeros(starts.size - 1, np.int64)
+    for n in range(areas.size):
+        for k in range(starts[n] + 1, starts[n + 1], 2):
+            areas[n] += counts[k]
+    return areas
+
+
+_WORDS_A_RUN = 16
+"""A mask is turned into bits if they are at most so many words for each of its runs; else the walk is quicker."""
+
+_WORDS_AT_ONCE = 1 << 21
+"""Words (16 MB) of bits held at a time."""
+
+
+@njit(cache=True, nogil=True)
+def _bit_layout(
+    counts: Int32[np.ndarray, " K"], starts: Int64[np.ndarray, " N1"]
+) -> tuple[Int64[np.ndarray, "N 2"], Int64[np.ndarray, " N"]]:
+    """Each mask's span of positions, and the words its bits take; 0 words where runs serve better."""
+    spans, words = np.empty((starts.size - 1, 2), np.int64), np.empty(starts.size - 1, np.int64)
+    for n in range(starts.size - 1):
+        low, high = span(counts[starts[n] : starts[n + 1]])
+        spans[n, 0], spans[n, 1] = low, high
+        words[n] = (high + 63) // 64 - low // 64
+        if words[n] > _WORDS_A_RUN * (starts[n + 1] - starts[n]) + 64:
+            words[n] = 0
+    return spans, words
+
+
+@njit(cache=True, nogil=True)
 def shared_areas(
     first: Int32[np.ndarray, " K"],
     first_starts: Int64[np.ndarray, " N1"],
@@ -120,96 +167,80 @@ def shared_areas(
 ) -> None:
     """Pixels that each mask of one list shares with each of another.
 
+    A mask that meets several others is turned into bits first, of which 64 are compared at a time.
+
     Args:
         first: counts of all masks, one after the other.
         first_starts: [N + 1] where each mask's counts begin.
-        first_boxes: [N, 4] xyxy around each; boxes apart spare the walk over the runs.
+        first_boxes: [N, 4] xyxy around each; boxes apart spare the comparison.
         second, second_starts, second_boxes: the other list, M masks.
         areas: [N, M] float64, written.
     """
-    for n in range(first_starts.size - 1):
-        a, runs = first_boxes[n], first[first_starts[n] : first_starts[n + 1]]
-        for m in range(second_starts.size - 1):
-            b = second_boxes[m]
-            areas[n, m] = 0
-            if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]:
-                areas[n, m] = _shared(runs, second[second_starts[m] : second_starts[m + 1]])
-
-
-_FINE = 5
-"""Polygons are drawn on a grid this much finer than the pixels."""
-
-
-@njit(cache=True, nogil=True)
-def _toggle(toggles: Int64[np.ndarray, " T"], used: int, column: int, row_low: int, height: int, width: int) -> int:
-    """Note where the outline passes from fine column `column` to the next, if pixel centres lie between the two."""
-    if column < 2 or column % _FINE != 2 or column // _FINE >= width:
-        return used
-    row = (row_low + 0.5) / _FINE - 0.5
-    row = min(max(row, 0.0), float(height))
-    if used < toggles.size:
-        toggles[used] = (column // _FINE) * height + np.int64(np.ceil(row))
-    return used + 1
-
-
-@njit(cache=True, nogil=True)
-def polygon_toggles(
-    points: Float64[np.ndarray, "P 2"], height: int, width: int, toggles: Int64[np.ndarray, " T"]
-) -> int:
-    """Positions (column-major) at which the outline switches between outside and inside.
-
-    The outline is traced on the fine grid, edge by edge, one fine pixel a step along the longer side. Where a step
-    crosses a column of pixel centres, all pixels of that column at or below it change sides. COCO's rasteriser draws
-    the same line, and rounds the same way (towards zero), so the masks are equal pixel for pixel.
-
-    Args:
-        points: [P, 2] x, y float64.
-        height, width: of the mask.
-        toggles: int64, written as far as it reaches.
-
-    Returns:
-        number of toggles, which may exceed the room.
-    """
-    used, count = 0, points.shape[0]
-    for p in range(count):
-        q = (p + 1) % count
-        xs, ys = int(_FINE * points[p, 0] + 0.5), int(_FINE * points[p, 1] + 0.5)
-        xe, ye = int(_FINE * points[q, 0] + 0.5), int(_FINE * points[q, 1] + 0.5)
-        across, down = abs(xe - xs), abs(ye - ys)
-        if (across >= down and xs > xe) or (across < down and ys > ye):
-            xs, ys, xe, ye = xe, ye, xs, ys
-        if across >= down and across > 0:
-            slope = (ye - ys) / across
-            # The columns of pixel centres from xs on, none beyond the mask.
-            column = max(2, xs + (2 - xs) % _FINE)
-            while column < min(xe, _FINE * width):
-                low = min(int(ys + slope * (column - xs) + 0.5), int(ys + slope * (column + 1 - xs) + 0.5))
-                used = _toggle(toggles, used, column, low, height, width)
-                column += _FINE
-        elif down > 0:
-            slope = (xe - xs) / down
-            before = int(xs + 0.5)
-            for t in range(1, down + 1):
-                after = int(xs + slope * t + 0.5)
-                if after != before:
-                    used = _toggle(toggles, used, min(before, after), ys + t - 1, height, width)
-                before = after
-    return used
+    rows, columns = first_starts.size - 1, second_starts.size - 1
+    if rows == 0 or columns == 0:
+        return
+    spans, sizes = _bit_layout(first, first_starts)
+    other_spans, other_sizes = _bit_layout(second, second_starts)
+    if rows == 1 or columns == 1:
+        sizes[:] = 0
+        other_sizes[:] = 0
+    bits = np.empty(sizes.max(), np.uint64)
+    places = np.zeros(columns + 1, np.int64)
+    start = 0
+    while start < columns:
+        stop = start
+        while stop < columns and (stop == start or places[stop] + other_sizes[stop] <= _WORDS_AT_ONCE):
+            places[stop + 1] = places[stop] + other_sizes[stop]
+            stop += 1
+        others = np.zeros(places[stop], np.uint64)
+        for m in range(start, stop):
+            if other_sizes[m]:
+                runs = second[second_starts[m] : second_starts[m + 1]]
+                set_runs(runs, 1, other_spans[m, 0], other_spans[m, 1], others[places[m] : places[m + 1]])
+        for n in range(rows):
+            a, packed = first_boxes[n], sizes[n] == 0
+            runs = first[first_starts[n] : first_starts[n + 1]]
+            for m in range(start, stop):
+                b = second_boxes[m]
+                areas[n, m] = 0
+                if not (a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]):
+                    continue
+                if not packed:
+                    bits[: sizes[n]] = 0
+                    set_runs(runs, 1, spans[n, 0], spans[n, 1], bits)
+                    packed = True
+                if sizes[n] == 0 or other_sizes[m] == 0:
+                    areas[n, m] = _shared(runs, second[second_starts[m] : second_starts[m + 1]])
+                    continue
+                word, other_word = spans[n, 0] // 64, other_spans[m, 0] // 64
+                low = max(word, other_word)
+                count = min(word + sizes[n], other_word + other_sizes[m]) - low
+                if count > 0:
+                    areas[n, m] = common_bits(bits, others, low - word, places[m] + low - other_word, count)
+        places[stop] = 0
+        start = stop
 
 
 @njit(cache=True, nogil=True)
-def toggles_to_counts(toggles: Int64[np.ndarray, " T"], pixels: int) -> Int32[np.ndarray, " K"]:
-    """Run lengths from sorted toggles; two at one place cancel, as do those at the very end."""
-    counts = np.empty(toggles.size + 1, np.int32)
-    used, at, i = 0, np.int64(0), 0
-    while i < toggles.size:
-        here, odd = toggles[i], False
-        while i < toggles.size and toggles[i] == here:
-            odd = not odd
-            i += 1
-        if odd and here < pixels:
-            counts[used] = here - at
-            at = here
-            used += 1
-    counts[used] = pixels - at
-    return counts[: used + 1]
+def overlaps(
+    first: Int32[np.ndarray, " K"],
+    first_starts: Int64[np.ndarray, " N1"],
+    second: Int32[np.ndarray, " J"],
+    second_starts: Int64[np.ndarray, " M1"],
+    height: int,
+    crowd: Bool[np.ndarray, " M"],
+) -> Float64[np.ndarray, "N M"]:
+    """Shared area over the area of the union, or, with a crowd in the second list, of the first list's mask."""
+    rows, columns = first_starts.size - 1, second_starts.size - 1
+    areas, other_areas = np.empty(rows, np.int64), np.empty(columns, np.int64)
+    boxes, other_boxes = np.empty((rows, 4), np.float32), np.empty((columns, 4), np.float32)
+    measure(first, first_starts, height, areas, boxes)
+    measure(second, second_starts, height, other_areas, other_boxes)
+    shared = np.zeros((rows, columns), np.float64)
+    shared_areas(first, first_starts, boxes, second, second_starts, other_boxes, shared)
+    for n in range(rows):
+        for m in range(columns):
+            if shared[n, m] > 0:
+                below = areas[n] if crowd[m] else areas[n] + other_areas[m] - shared[n, m]
+                shared[n, m] /= below
+    return shared
