@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from bestiary import ops
 from bestiary.errors import RecordError
+from bestiary.geometry.boxes import pairwise_iou
 from bestiary.ops import suppression
-from bestiary.ops.suppression import rounded_down, survivors_in_torch
+from bestiary.ops.overlaps import require_boxes4
+from bestiary.ops.suppression import descending_order, rounded_down, suppressed_in_torch
 
 
 @pytest.fixture
@@ -112,20 +114,25 @@ def test_nms_is_idempotent_and_does_not_depend_on_order() -> None:
     assert torch.equal(order[ops.nms(boxes[order], scores[order], 0.4)], kept)
 
 
+def in_torch(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor | None, threshold: float) -> torch.Tensor:
+    def overlaps(better: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        return pairwise_iou(boxes[better], boxes[others])
+
+    return suppressed_in_torch(overlaps, scores, idxs, rounded_down(threshold, boxes.dtype))
+
+
 @pytest.mark.parametrize("threshold", [0.3, 0.7])
 def test_plain_torch_path_equals_the_kernel(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suppression, "_BLOCK", 128)
-    boxes, _ = random_boxes(1000, seed=8, extent=300)
-    groups = torch.randint(0, 3, (1000,), generator=torch.Generator().manual_seed(3)).sort().values
-    limit = rounded_down(threshold, torch.float32)
-    kernel = suppression._survivors(boxes, groups, threshold)
-    assert torch.equal(survivors_in_torch(boxes, groups, limit), kernel)
-    assert torch.equal(survivors_in_torch(boxes, None, limit), suppression._survivors(boxes, None, threshold))
+    boxes, scores = random_boxes(1000, seed=8, extent=300)
+    groups = torch.randint(0, 3, (1000,), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(in_torch(boxes, scores, groups, threshold), ops.batched_nms(boxes, scores, groups, threshold))
+    assert torch.equal(in_torch(boxes, scores, None, threshold), ops.nms(boxes, scores, threshold))
 
 
 @pytest.mark.parametrize("shift", [0.0, -400.0, 30_000.0])
 @pytest.mark.parametrize("threshold", [0.0, 0.06, 0.2, 0.5, 0.9, 1.0])
-def test_filing_boxes_in_strips_leaves_none_out(threshold: float, shift: float) -> None:
+def test_filing_boxes_in_a_grid_leaves_none_out(threshold: float, shift: float) -> None:
     g = torch.Generator().manual_seed(0)
     centre = torch.rand(1500, 2, generator=g) * torch.tensor([500.0, 60.0])
     size = torch.rand(1500, 2, generator=g).mul(4).exp() * torch.tensor([3.0, 6.0])
@@ -133,9 +140,59 @@ def test_filing_boxes_in_strips_leaves_none_out(threshold: float, shift: float) 
     boxes[700:900] = boxes[500:700] + torch.rand(200, 1, generator=g)  # near twins
     boxes[3], boxes[4, 2], boxes[5, 0] = float("nan"), float("inf"), float("-inf")
     boxes[6] = boxes[6, [2, 1, 0, 3]]  # inverted
-    order = scores.sort(descending=True, stable=True).indices
-    wanted = order[survivors_in_torch(boxes[order], None, rounded_down(threshold, torch.float32))]
-    assert torch.equal(ops.nms(boxes, scores, threshold), wanted)
+    assert torch.equal(ops.nms(boxes, scores, threshold), in_torch(boxes, scores, None, threshold))
+    assert torch.equal(ops.nms(boxes.double(), scores, threshold), in_torch(boxes.double(), scores, None, threshold))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 255, 3000])
+def test_the_order_is_that_of_a_stable_sort(count: int) -> None:
+    g = torch.Generator().manual_seed(count)
+    scores = (
+        torch.randint(-40, 40, (count,), generator=g).float()
+        / 7
+        * 10.0 ** torch.randint(-30, 30, (count,), generator=g)
+    )
+    if count > 200:
+        scores[10:20], scores[40], scores[41] = float("nan"), float("inf"), float("-inf")
+        scores[50], scores[51], scores[52] = -0.0, 0.0, 1e-45
+        scores[60] = -torch.tensor(float("nan"))
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        wanted = torch.sort(scores.to(dtype), descending=True, stable=True).indices
+        assert torch.equal(descending_order(scores.to(dtype)), wanted)
+
+
+def test_groups_may_be_any_integers() -> None:
+    boxes, scores = random_boxes(60, seed=3)
+    idxs = torch.arange(60) % 3
+    far = torch.tensor([-(2**40), 5, 2**40])[idxs]
+    assert torch.equal(ops.batched_nms(boxes, scores, far, 0.4), ops.batched_nms(boxes, scores, idxs, 0.4))
+    assert torch.equal(ops.batched_nms(boxes, scores, idxs.int(), 0.4), ops.batched_nms(boxes, scores, idxs, 0.4))
+
+
+def test_inclusive_ends_are_pixel_numbers() -> None:
+    # 10 x 10 and 10 x 5 pixels: half, at the threshold. Read as continuous, 9 x 4 of 9 x 9 is less.
+    boxes = torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 4]])
+    scores, idxs = torch.tensor([0.9, 0.8]), torch.tensor([1, 1])
+    assert ops.nms(boxes, scores, 0.49, inclusive=True).tolist() == [0]
+    assert ops.nms(boxes, scores, 0.5, inclusive=True).tolist() == [0, 1]
+    assert ops.nms(boxes, scores, 0.49).tolist() == [0, 1]
+    assert ops.batched_nms(boxes, scores, idxs, 0.49, inclusive=True).tolist() == [0]
+    # One pixel each, the same one: continuous boxes would be empty.
+    same = torch.zeros(2, 4)
+    assert ops.nms(same, scores, 0.5, inclusive=True).tolist() == [0]
+    assert ops.nms(same, scores, 0.5).tolist() == [0, 1]
+
+
+def test_the_eager_call_and_the_operator_agree() -> None:
+    boxes, scores = random_boxes(300, seed=9)
+    idxs = torch.arange(300) % 5
+    assert torch.equal(suppression._nms(boxes, scores, 0.4), ops.nms(boxes, scores, 0.4))
+    assert torch.equal(suppression._batched_nms(boxes, scores, idxs, 0.4), ops.batched_nms(boxes, scores, idxs, 0.4))
+
+
+def test_a_negative_threshold_is_refused() -> None:
+    with pytest.raises(RecordError, match="0 or more"):
+        ops.nms(torch.zeros(1, 4), torch.zeros(1), -0.1)
 
 
 def test_half_precision_and_noncontiguous_boxes() -> None:
@@ -178,6 +235,11 @@ def test_traced_graph_holds_one_translatable_node(unchecked: None) -> None:
     assert "bestiary::batched_nms" not in kinds
 
 
+def refuse(boxes: torch.Tensor, scores: torch.Tensor) -> None:
+    require_boxes4("nms(boxes)", boxes)
+    suppression.require_candidates("nms", boxes, scores, 0.5)
+
+
 @pytest.mark.parametrize(
     ("boxes", "scores"), [(torch.zeros(3, 5), torch.zeros(3)), (torch.zeros(3, 4), torch.zeros(2))]
 )
@@ -186,7 +248,7 @@ def test_misfits_are_named(boxes: torch.Tensor, scores: torch.Tensor) -> None:
         ops.nms(boxes, scores, 0.5)
     assert "nms" in str(caught.value)
     with pytest.raises(RecordError, match="wanted"):
-        suppression._require("nms", boxes, scores)
+        refuse(boxes, scores)
 
 
 def test_operators_are_well_formed(unchecked: None) -> None:
