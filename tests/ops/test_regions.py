@@ -1,14 +1,14 @@
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
 
 from bestiary import ops
 from bestiary.errors import RecordError
 from bestiary.ops import regions
-from bestiary.ops.region_pooling import pool_forward
+from bestiary.ops.region_modules import MultiScaleRoIAlign, RoIAlign
+from bestiary.ops.region_pooling import Sampling, pool_forward
+from bestiary.ops.rois import region_rows
 
 
 def bilinear(plane: list[list[float]], y: float, x: float) -> float:
@@ -62,14 +62,6 @@ def features_and_rois(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         [1, 47.9, 35.9, 48, 36],
     ]
     return features, torch.cat([torch.cat([picture, corner, corner + size], dim=1), torch.tensor(special)])
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Shape checks off: the compiler cannot look into them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 CASES = [(2, False), (2, True), (-1, False), (-1, True), (1, False), (3, True)]
@@ -237,7 +229,7 @@ def pyramid(seed: int = 0) -> tuple[list[torch.Tensor], tuple[int, ...], list[to
 def test_pyramid_equals_each_region_on_its_own_map() -> None:
     features, strides, boxes = pyramid()
     got = ops.multiscale_roi_align(features, strides, boxes, 7)
-    rois = regions._rois(boxes, features[0], 2, "")
+    rois = region_rows(boxes, features[0], "")
     levels = ops.assign_levels(rois[:, 1:], 4)
     assert set(levels.tolist()) == {0, 1, 2, 3}
     for row, level in enumerate(levels.tolist()):
@@ -297,7 +289,52 @@ def test_plain_path_in_small_parts_equals_one_piece(monkeypatch: pytest.MonkeyPa
     outs = []
     for most in (1 << 22, 200):
         monkeypatch.setattr(region_pooling, "_TAPS_AT_ONCE", most)
-        out = torch.empty(len(rois), 3, 2, 2, dtype=torch.float64)
-        pool_forward([features.double()], rois.double(), None, [0.25], -1, False, out)
-        outs.append(out)
+        outs.append(pool_forward([features.double()], rois.double(), None, [0.25], (2, 2), Sampling(-1, False)))
     torch.testing.assert_close(outs[0], outs[1], rtol=0, atol=1e-14)
+
+
+def test_the_batch_stays_free_in_an_exported_graph(unchecked: None) -> None:
+    class Pool(torch.nn.Module):
+        def forward(
+            self, fine: torch.Tensor, coarse: torch.Tensor, rois: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            many = ops.multiscale_roi_align([fine, coarse], (4, 8), rois, 3)
+            return ops.roi_align(fine, rois, 3, 0.25, 2), many
+
+    features, rois = features_and_rois(8)
+    inputs = (features, torch.randn(2, 3, 5, 6), rois)
+    batch, regions_ = torch.export.Dim("batch"), torch.export.Dim("regions")
+    exported = torch.export.export(Pool(), inputs, dynamic_shapes=({0: batch}, {0: batch}, {0: regions_}))
+    more = (torch.cat([features, features]), torch.randn(4, 3, 5, 6), rois[:7] + torch.tensor([2.0, 0, 0, 0, 0]))
+    for a, b in zip(exported.module()(*more), Pool()(*more), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_modules_are_the_functions_with_their_settings() -> None:
+    features, rois = features_and_rois(9)
+    assert torch.equal(
+        RoIAlign((3, 2), 0.25, 2, True)(features, rois), ops.roi_align(features, rois, (3, 2), 0.25, 2, True)
+    )
+    assert "aligned=True" in repr(RoIAlign(3, 0.25, 2, True))
+    assert "canonical_level=4" in repr(MultiScaleRoIAlign(["0"], 7, 2))
+
+
+def test_torchvisions_multiscale_numbers_and_strides() -> None:
+    # torchvision 0.28. The picture of 64 x 60 was padded to 64 x 64: the strides are 4 and 8 all the same.
+    maps = {
+        "0": torch.arange(16 * 16.0).reshape(1, 1, 16, 16) * 3 % 17,
+        "1": torch.arange(64.0).reshape(1, 1, 8, 8) * 5 % 13,
+        "pool": torch.ones(1, 1, 4, 4),
+    }
+    boxes = [torch.tensor([[1.0, 2, 20, 30], [0, 0, 60, 62], [10, 12, 50, 54]])]
+    module = MultiScaleRoIAlign(["0", "1"], 2, 2, canonical_scale=32, canonical_level=3)
+    wanted = [
+        [7.955078, 5.102539, 6.967773, 9.029297],
+        [5.479004, 6.163574, 8.6875, 5.296875],
+        [5.524414, 5.875, 5.34375, 6.46875],
+    ]
+    torch.testing.assert_close(module(maps, boxes, [(64, 60)]).flatten(1), torch.tensor(wanted), rtol=0, atol=2e-6)
+    with pytest.raises(RecordError, match="some of"):
+        module({"2": maps["0"]}, boxes, [(64, 64)])
+    with pytest.raises(RecordError, match="each twice the one before"):
+        module({"0": maps["0"], "1": maps["pool"]}, boxes, [(64, 64)])

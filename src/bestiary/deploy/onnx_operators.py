@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bestiary.errors import MissingExtraError
+from bestiary.ops import regions, roi_pool  # noqa: F401 (their operators are translated)
 from bestiary.ops.suppression import batched_nms
 
 OPSET = 18
@@ -89,7 +90,11 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             spatial_scale=spatial_scale,
         )
 
+    def write_roi_pool(features: Any, rois: Any, spatial_scale: float, pooled_height: int, pooled_width: int) -> Any:
+        return op.MaxRoiPool(features, rois, pooled_shape=[pooled_height, pooled_width], spatial_scale=spatial_scale)
+
     return {
+        torch.ops.bestiary.roi_pool.default: write_roi_pool,
         torch.ops.bestiary.suppress.default: write_suppress,
         torch.ops.bestiary.roi_align.default: write_roi_align,
     }

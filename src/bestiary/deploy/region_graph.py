@@ -4,7 +4,6 @@ Where the system drops boxes, the graph gives them a score below every threshold
 tensor until the last step; there the boxes that are left are picked out, none being legal.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from bestiary.deploy.onnx_operators import suppress
 from bestiary.detection.faster_rcnn import SIZE_DIVISOR, FasterRCNN, RawRegions
 from bestiary.geometry.anchors import cell_anchors
 from bestiary.heads.rpn import flat, rank
-from bestiary.ops import assign_levels
+from bestiary.ops import multiscale_roi_align
 
 DROPPED = -1.0
 """Score of a box that is out; probabilities are not negative."""
@@ -96,17 +95,6 @@ class RegionGraph(Graph):
         best, index = _best(survivors, settings.after_nms[1])
         return boxes.gather(1, index[..., None].expand(-1, -1, 4)), best > KEPT
 
-    def _pool(self, raw: RawRegions, rois: Tensor) -> Tensor:
-        """`multiscale_roi_align`, which would ask for the batch's length as a number and so fix it in the graph."""
-        strides, bins = self.network.strides, self.network.regions.bins
-        levels = assign_levels(rois[:, 1:], len(strides), first_level=round(math.log2(strides[0])))
-        rows = [(levels == level).nonzero()[:, 0] for level in range(len(strides))]
-        pooled = [
-            torch.ops.bestiary.roi_align(feature, rois[row], 1 / stride, bins, bins, 2, False)
-            for feature, stride, row in zip(raw.pyramid, strides, rows, strict=False)  # coarser maps are not pooled
-        ]
-        return torch.cat(pooled)[torch.argsort(torch.cat(rows))]
-
     def _decide(
         self, raw: RawRegions, regions: Tensor, alive: Tensor, limits: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -115,7 +103,10 @@ class RegionGraph(Graph):
         (batch, count), classes = alive.shape, len(network.categories)
         picture = torch.arange(batch, device=regions.device).to(regions)[:, None].expand(batch, count)
         rois = torch.cat([picture.reshape(-1, 1), regions.reshape(-1, 4)], 1)
-        logits, deltas = network.roi_heads(self._pool(raw, rois))
+        strides = network.strides
+        # coarser maps are not pooled
+        pooled = multiscale_roi_align(raw.pyramid[: len(strides)], strides, rois, settings.bins)
+        logits, deltas = network.roi_heads(pooled)
         references = rois[:, None, 1:].expand(-1, classes, 4).reshape(-1, 4)
         boxes = _clip(network.region_codec.decode(deltas[:, 1:].reshape(-1, 4), references), limits)
         boxes = boxes.view(batch, count, classes, 4)

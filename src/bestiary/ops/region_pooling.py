@@ -1,16 +1,38 @@
-"""What the RoIAlign operators compute, given validated regions: by kernel on the CPU, in plain torch elsewhere."""
+"""Means of bilinear samples in the bins of regions, given validated regions: by kernel on the CPU, else in plain torch.
+
+What RoIAlign, its form on a pyramid and the position-sensitive one have in common.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from bestiary.records import require
+from bestiary.ops.rois import channels_first, is_channels_last, pixels_first, room_in_layout
 
 _TAPS_AT_ONCE = 1 << 22
 """Bilinear taps that the plain path holds at a time (index and weight: 50 MB)."""
+
+
+class Sampling(NamedTuple):
+    """How the bins of a region read the map.
+
+    Attributes:
+        sampling_ratio: samples a bin and axis; not above 0: ceil(size of the bin).
+        aligned: shift by half a pixel; without, regions are at least one map pixel wide and high.
+        by_position: every bin has channels of its own (R-FCN's score maps), channel c * bins + bin for output c.
+    """
+
+    sampling_ratio: int
+    aligned: bool
+    by_position: bool = False
+
+    def positions(self, bins_hw: Sequence[int]) -> int:
+        """Groups of channels: one a bin, or one for all."""
+        return bins_hw[0] * bins_hw[1] if self.by_position else 1
 
 
 def pool_forward(
@@ -18,75 +40,57 @@ def pool_forward(
     rois: Float[Tensor, "R 5"],
     levels: Int64[Tensor, " R"] | None,
     scales: Sequence[float],
-    sampling_ratio: int,
-    aligned: bool,
-    out: Shaped[Tensor, "R C _oh _ow"],
-) -> None:
-    """Write the bins of every region into `out` (contiguous or channels-last).
+    bins_hw: tuple[int, int],
+    sampling: Sampling,
+) -> Shaped[Tensor, "R _c _oh _ow"]:
+    """The bins of every region, of the features' type and layout (contiguous or channels-last).
 
     Args:
         features: one map a level.
         rois: picture, x1, y1, x2, y2.
         levels: the map that serves each region; None with one map.
         scales: map pixels a coordinate unit, of each map.
-        sampling_ratio: samples a bin and axis; not above 0: ceil(size of the bin).
-        aligned: shift by half a pixel.
-        out: of the features' type.
+        bins_hw: bins down and across.
+        sampling: how they read the map.
     """
-    _require_pictures(rois, len(features[0]))
-    if out.device.type == "cpu" and rois.dtype == torch.float32:
-        # The kernel writes float32; half precision goes through a buffer of the same layout.
-        target = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
-        for feature, rows, scale in zip(features, _rows_by_level(rois, levels, len(features)), scales, strict=True):
-            _kernel_forward(feature.float(), rois, rows, scale, sampling_ratio, aligned, target)
-        if target is not out:
-            out.copy_(target)
-        return
+    positions = sampling.positions(bins_hw)
+    shape = (len(rois), features[0].shape[1] // positions, *bins_hw)
+    out = room_in_layout(shape, features[0], is_channels_last(features[0]))
+    by_kernel = out.device.type == "cpu" and rois.dtype == torch.float32
+    # Half precision goes through a float32 buffer of the same layout.
+    target = torch.empty_like(out, dtype=rois.dtype) if out.dtype != rois.dtype else out
+    compute = _kernel_forward if by_kernel else _plain_forward
     for feature, rows, scale in zip(features, _rows_by_level(rois, levels, len(features)), scales, strict=True):
-        for part in _parts(rois[rows], feature, scale, sampling_ratio, tuple(out.shape[2:])):
-            indices, weights = bilinear_taps(
-                rois[rows[part]], tuple(feature.shape[2:]), scale, tuple(out.shape[2:]), sampling_ratio, aligned
-            )
-            flat = feature.permute(0, 2, 3, 1).reshape(-1, feature.shape[1]).to(rois.dtype)
-            bins = F.embedding_bag(indices, flat, mode="sum", per_sample_weights=weights)
-            grid = bins.view(-1, *out.shape[2:], out.shape[1]).permute(0, 3, 1, 2)
-            out[rows[part]] = grid.to(out.dtype)
+        if len(rows) and target.numel():
+            compute(pixels_first(feature.detach().to(rois.dtype), positions), rois, rows, scale, sampling, target)
+    return out if target is out else out.copy_(target)
 
 
 def pool_backward(
-    grad: Shaped[Tensor, "R C _oh _ow"],
+    grad: Shaped[Tensor, "R _c _oh _ow"],
     rois: Float[Tensor, "R 5"],
     levels: Int64[Tensor, " R"] | None,
     scales: Sequence[float],
-    sampling_ratio: int,
-    aligned: bool,
+    sampling: Sampling,
     grads: Sequence[Shaped[Tensor, "B C _h _w"]],
 ) -> None:
     """Write the gradient of `pool_forward`'s output into `grads` (contiguous or channels-last, of any content)."""
     rows_by_level = _rows_by_level(rois, levels, len(grads))
     by_kernel = grad.device.type == "cpu" and rois.dtype == torch.float32
+    compute = _kernel_backward if by_kernel else _plain_backward
+    positions = sampling.positions(grad.shape[2:])
+    grad = grad.detach().to(rois.dtype)
     for features_grad, rows, scale in zip(grads, rows_by_level, scales, strict=True):
         batch, channels, height, width = features_grad.shape
-        if features_grad.dtype == rois.dtype and features_grad.is_contiguous(memory_format=torch.channels_last):
+        fits = features_grad.dtype == rois.dtype and positions == 1
+        if fits and features_grad.is_contiguous(memory_format=torch.channels_last):
             total = features_grad.permute(0, 2, 3, 1).zero_()
         else:
-            total = torch.zeros(batch, height, width, channels, dtype=rois.dtype, device=grad.device)
-        if by_kernel:
-            _kernel_backward(grad.float(), rois, rows, scale, sampling_ratio, aligned, total)
-        else:
-            _plain_backward(grad.to(rois.dtype), rois, rows, scale, sampling_ratio, aligned, total)
+            total = room_in_layout((batch, height, width, channels), grad).zero_()
+        if len(rows) and grad.numel():
+            compute(grad, rois, rows, scale, sampling, total)
         if total.data_ptr() != features_grad.data_ptr():
-            features_grad.copy_(total.permute(0, 3, 1, 2))
-
-
-def _require_pictures(rois: Tensor, batch: int) -> None:
-    if not len(rois):
-        return
-    low, high = torch.aminmax(rois[:, 0])
-    fits = bool(low >= 0) and bool(high < batch)
-    require(
-        fits, "roi_align(boxes)", f"pictures {float(low):g} to {float(high):g}", f"indices below {batch}, the batch"
-    )
+            features_grad.copy_(channels_first(total, positions))
 
 
 def _rows_by_level(rois: Tensor, levels: Tensor | None, count: int) -> list[Tensor]:
@@ -97,39 +101,35 @@ def _rows_by_level(rois: Tensor, levels: Tensor | None, count: int) -> list[Tens
 
 
 def _kernel_forward(
-    feature: Float[Tensor, "B C H W"],
+    maps: Float[Tensor, "B H W C"],
     rois: Float[Tensor, "R 5"],
     rows: Int64[Tensor, " K"],
     scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-    out: Float[Tensor, "R C _oh _ow"],
+    sampling: Sampling,
+    out: Float[Tensor, "R _c _oh _ow"],
 ) -> None:
     import numpy as np
 
     from bestiary.ops._kernels.regions import align_forward
     from bestiary.ops._kernels.threads import in_threads
 
-    if not len(rows) or not out.numel():
-        return
     last = not out.is_contiguous()
-    maps = feature.detach().permute(0, 2, 3, 1).contiguous().numpy()
     target = (out.permute(0, 2, 3, 1) if last else out).numpy()
-    regions, row_array, factor = rois.contiguous().numpy(), rows.numpy(), np.float32(scale)
+    arrays = maps.numpy(), rois.contiguous().numpy(), rows.numpy()
+    factor = np.float32(scale)
 
     def work(start: int, stop: int) -> None:
-        align_forward(maps, regions, row_array, factor, sampling_ratio, aligned, last, start, stop, target)
+        align_forward(*arrays, factor, *sampling, last, start, stop, target)
 
     in_threads(work, len(rows), torch.get_num_threads(), grain=16)
 
 
 def _kernel_backward(
-    grad: Float[Tensor, "R C _oh _ow"],
+    grad: Float[Tensor, "R _c _oh _ow"],
     rois: Float[Tensor, "R 5"],
     rows: Int64[Tensor, " K"],
     scale: float,
-    sampling_ratio: int,
-    aligned: bool,
+    sampling: Sampling,
     total: Float[Tensor, "B H W C"],
 ) -> None:
     import numpy as np
@@ -137,49 +137,53 @@ def _kernel_backward(
     from bestiary.ops._kernels.regions import align_backward
     from bestiary.ops._kernels.threads import in_threads
 
-    if not len(rows) or not grad.numel():
-        return
-    last = grad.is_contiguous(memory_format=torch.channels_last) and not grad.is_contiguous()
-    source = (grad.permute(0, 2, 3, 1) if last else grad.contiguous()).detach().numpy()
-    regions, row_array, factor = rois.contiguous().numpy(), rows.numpy(), np.float32(scale)
-    target = total.numpy()
+    last = is_channels_last(grad)
+    source = (grad.permute(0, 2, 3, 1) if last else grad.contiguous()).numpy()
+    arrays = source, rois.contiguous().numpy(), rows.numpy()
+    factor, target = np.float32(scale), total.numpy()
 
     def work(start: int, stop: int) -> None:
-        align_backward(source, regions, row_array, factor, sampling_ratio, aligned, last, start, stop, target)
+        align_backward(*arrays, factor, *sampling, last, start, stop, target)
 
     in_threads(work, total.shape[3], torch.get_num_threads(), grain=64)
 
 
-def _plain_backward(
-    grad: Float[Tensor, "R C _oh _ow"],
+def _plain_forward(
+    maps: Float[Tensor, "B H W C"],
     rois: Float[Tensor, "R 5"],
     rows: Int64[Tensor, " K"],
     scale: float,
-    sampling_ratio: int,
-    aligned: bool,
+    sampling: Sampling,
+    out: Float[Tensor, "R _c _oh _ow"],
+) -> None:
+    size_hw, bins_hw = (maps.shape[1], maps.shape[2]), (out.shape[2], out.shape[3])
+    flat = maps.reshape(-1, out.shape[1])
+    for part in _parts(rois[rows], scale, sampling.sampling_ratio, bins_hw):
+        indices, weights = bilinear_taps(rois[rows[part]], size_hw, scale, bins_hw, sampling)
+        bins = F.embedding_bag(indices, flat, mode="sum", per_sample_weights=weights)
+        out[rows[part]] = bins.view(-1, *bins_hw, out.shape[1]).permute(0, 3, 1, 2)
+
+
+def _plain_backward(
+    grad: Float[Tensor, "R _c _oh _ow"],
+    rois: Float[Tensor, "R 5"],
+    rows: Int64[Tensor, " K"],
+    scale: float,
+    sampling: Sampling,
     total: Float[Tensor, "B H W C"],
 ) -> None:
-    channels, bins = total.shape[3], (int(grad.shape[2]), int(grad.shape[3]))
+    size_hw, bins_hw, channels = (total.shape[1], total.shape[2]), (grad.shape[2], grad.shape[3]), grad.shape[1]
     flat = total.view(-1, channels)
-    size_hw = (int(total.shape[1]), int(total.shape[2]))
-    feature = total.permute(0, 3, 1, 2)
-    for part in _parts(rois[rows], feature, scale, sampling_ratio, bins, copies=channels):
-        indices, weights = bilinear_taps(rois[rows[part]], size_hw, scale, bins, sampling_ratio, aligned)
+    for part in _parts(rois[rows], scale, sampling.sampling_ratio, bins_hw, copies=channels):
+        indices, weights = bilinear_taps(rois[rows[part]], size_hw, scale, bins_hw, sampling)
         source = grad[rows[part]].permute(0, 2, 3, 1).reshape(-1, 1, channels)
         flat.index_add_(0, indices.flatten(), (weights[:, :, None] * source).flatten(0, 1))
 
 
 def _parts(
-    rois: Float[Tensor, "K 5"],
-    feature: Tensor,
-    scale: float,
-    sampling_ratio: int,
-    bins_hw: tuple[int, ...],
-    copies: int = 1,
+    rois: Float[Tensor, "K 5"], scale: float, sampling_ratio: int, bins_hw: tuple[int, int], copies: int = 1
 ) -> list[slice]:
     """Ranges of regions whose taps fit in memory at once."""
-    if not len(rois):
-        return []
     grid_h = grid_w = sampling_ratio
     if sampling_ratio <= 0:
         sides = (rois[:, 3:] - rois[:, 1:3]).nan_to_num(0, 0, 0).amax(dim=0) * scale
@@ -190,24 +194,26 @@ def _parts(
 
 def bilinear_taps(
     rois: Float[Tensor, "K 5"],
-    size_hw: tuple[int, ...],
+    size_hw: tuple[int, int],
     scale: float,
-    bins_hw: tuple[int, ...],
-    sampling_ratio: int,
-    aligned: bool,
+    bins_hw: tuple[int, int],
+    sampling: Sampling,
 ) -> tuple[Int64[Tensor, "KP T"], Float[Tensor, "KP T"]]:
-    """Cells of the flattened maps [B H W] and weights whose sum is each bin's value, bins row by row."""
-    shift = 0.5 if aligned else 0.0
+    """Cells of the flattened maps [B H W positions] and weights whose sum is each bin's value, bins row by row."""
+    shift = 0.5 if sampling.aligned else 0.0
     corners = rois[:, 1:] * scale - shift
     length = corners[:, 2:] - corners[:, :2]
-    if not aligned:
+    if not sampling.aligned:
         length = length.clamp(min=1)
-    finite = torch.isfinite(corners).all(dim=1)
-    index_y, weight_y, grid_y = _axis_taps(corners[:, 1], length[:, 1], finite, bins_hw[0], size_hw[0], sampling_ratio)
-    index_x, weight_x, grid_x = _axis_taps(corners[:, 0], length[:, 0], finite, bins_hw[1], size_hw[1], sampling_ratio)
+    finite, ratio = torch.isfinite(corners).all(dim=1), sampling.sampling_ratio
+    index_y, weight_y, grid_y = _axis_taps(corners[:, 1], length[:, 1], finite, bins_hw[0], size_hw[0], ratio)
+    index_x, weight_x, grid_x = _axis_taps(corners[:, 0], length[:, 0], finite, bins_hw[1], size_hw[1], ratio)
     picture = rois[:, 0].to(torch.int64)[:, None, None]
     rows = picture * size_hw[0] + index_y
     indices = rows[:, :, None, :, None] * size_hw[1] + index_x[:, None, :, None, :]
+    if sampling.by_position:
+        bins = torch.arange(bins_hw[0] * bins_hw[1], device=rois.device).view(1, *bins_hw, 1, 1)
+        indices = indices * bins.numel() + bins
     share = 1 / (grid_y * grid_x).clamp(min=1).to(rois.dtype)
     weights = weight_y[:, :, None, :, None] * weight_x[:, None, :, None, :] * share[:, None, None, None, None]
     return indices.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2)

@@ -5,6 +5,7 @@ map counts as zero. Half precision is computed in float32. Gradients flow to the
 they do not depend on the number of threads. Non-finite regions give zeros.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,17 @@ from torch import Tensor
 
 from bestiary.geometry.boxes import box_area
 from bestiary.ops.exporting import exporting
-from bestiary.ops.overlaps import require_boxes4
-from bestiary.ops.region_pooling import pool_backward, pool_forward
+from bestiary.ops.region_pooling import Sampling, pool_backward, pool_forward
+from bestiary.ops.rois import (
+    Boxes,
+    bins_down_across,
+    empty_in_layout,
+    is_channels_last,
+    region_rows,
+    require_pictures,
+    room_in_layout,
+)
 from bestiary.records import require
-
-Boxes = Float[Tensor, "R 5"] | Sequence[Float[Tensor, "_n 4"]]
-"""Regions of a batch: rows (picture, x1, y1, x2, y2), or `xyxy` boxes per picture."""
 
 
 def roi_align(
@@ -44,8 +50,8 @@ def roi_align(
     Raises:
         RecordError: shapes do not fit, or a region names a picture outside the batch.
     """
-    height, width = _pair(output_size)
-    rois = _rois(boxes, input, len(input), "roi_align(boxes)")
+    height, width = bins_down_across(output_size)
+    rois = region_rows(boxes, input, "roi_align")
     return _roi_align(input, rois, float(spatial_scale), height, width, int(sampling_ratio), aligned)
 
 
@@ -112,36 +118,14 @@ def multiscale_roi_align(
     shapes = [tuple(f.shape) for f in features]
     alike = all(f.ndim == 4 and f.shape[:2] == features[0].shape[:2] for f in features)
     require(alike, "multiscale_roi_align(features)", f"shapes {shapes}", "(B, C, H, W) with equal B and C")
-    height, width = _pair(output_size)
-    rois = _rois(boxes, features[0], len(features[0]), "multiscale_roi_align(boxes)")
-    first = round(torch.log2(torch.tensor(float(strides[0]))).item())
+    height, width = bins_down_across(output_size)
+    rois = region_rows(boxes, features[0], "multiscale_roi_align")
+    first = round(math.log2(strides[0]))
     levels = assign_levels(rois[:, 1:], len(features), first, canonical_level, canonical_size)
     scales = [1.0 / float(s) for s in strides]
     if exporting():
         return _level_by_level(list(features), rois, levels, scales, (height, width), int(sampling_ratio), aligned)
     return _multiscale_roi_align(list(features), rois, levels, scales, height, width, int(sampling_ratio), aligned)
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
-    require(height > 0 and width > 0, "output_size", size, "positive numbers of bins")
-    return height, width
-
-
-def _rois(boxes: Boxes, features: Tensor, batch: int, where: str) -> Tensor:
-    """Regions as rows (picture, x1, y1, x2, y2), float32 (float64 for float64 features)."""
-    require(features.ndim == 4, "features", f"shape {tuple(features.shape)}", "(B, C, H, W)")
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    if isinstance(boxes, Tensor):
-        require(boxes.ndim == 2 and boxes.shape[1] == 5, where, f"shape {tuple(boxes.shape)}", "(R, 5)")
-        return boxes.detach().to(dtype)
-    require(len(boxes) == batch, where, f"boxes of {len(boxes)} pictures", f"of {batch}, the batch")
-    rows = []
-    for picture, of_picture in enumerate(boxes):
-        require_boxes4(f"{where}[{picture}]", of_picture)
-        of_picture = of_picture.detach().to(dtype)
-        rows.append(torch.cat([torch.full_like(of_picture[:, :1], picture), of_picture], dim=1))
-    return torch.cat(rows)
 
 
 def _level_by_level(
@@ -162,19 +146,6 @@ def _level_by_level(
     return torch.cat(pooled)[torch.argsort(torch.cat(rows))]
 
 
-def _empty_output(features: Tensor, regions: int | torch.SymInt, height: int, width: int) -> Tensor:
-    last = is_channels_last(features)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(
-        (regions, features.shape[1], height, width), dtype=features.dtype, device=features.device, memory_format=layout
-    )
-
-
-def is_channels_last(features: Tensor) -> bool:
-    """Whether the memory is channels-last and not at the same time contiguous (as with one channel or one pixel)."""
-    return features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
-
-
 @torch.library.custom_op("bestiary::roi_align", mutates_args=())
 def _roi_align(
     features: Tensor,
@@ -185,9 +156,9 @@ def _roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    out = _empty_output(features, rois.shape[0], pooled_height, pooled_width)
-    pool_forward([features], rois, None, [spatial_scale], sampling_ratio, aligned, out)
-    return out
+    require_pictures(rois[:, 0], len(features), "roi_align(boxes)")
+    bins_hw, sampling = (pooled_height, pooled_width), Sampling(sampling_ratio, aligned)
+    return pool_forward([features], rois, None, [spatial_scale], bins_hw, sampling)
 
 
 @torch.library.custom_op("bestiary::multiscale_roi_align", mutates_args=())
@@ -201,48 +172,84 @@ def _multiscale_roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    out = _empty_output(features[0], rois.shape[0], pooled_height, pooled_width)
-    pool_forward(features, rois, levels, scales, sampling_ratio, aligned, out)
-    return out
+    require_pictures(rois[:, 0], len(features[0]), "multiscale_roi_align(boxes)")
+    bins_hw, sampling = (pooled_height, pooled_width), Sampling(sampling_ratio, aligned)
+    return pool_forward(features, rois, levels, scales, bins_hw, sampling)
 
 
-@torch.library.custom_op("bestiary::roi_align_backward", mutates_args=())
-def _roi_align_backward(
+@torch.library.custom_op("bestiary::bilinear_bins_backward", mutates_args=())
+def _bilinear_bins_backward(
     grad: Tensor,
     rois: Tensor,
     levels: Tensor | None,
-    batch: int,
+    batch_channels: Sequence[int],
     sizes: Sequence[int],
     channels_last: bool,
     scales: Sequence[float],
     sampling_ratio: int,
     aligned: bool,
+    by_position: bool,
 ) -> list[Tensor]:
     """Gradient of each map; `sizes` holds height, width of one map after the other."""
-    grads = _empty_grads(grad, batch, sizes, channels_last)
-    pool_backward(grad, rois, levels, scales, sampling_ratio, aligned, grads)
+    shapes = _map_shapes(batch_channels, sizes)
+    grads = [room_in_layout(shape, grad, channels_last) for shape in shapes]
+    pool_backward(grad, rois, levels, scales, Sampling(sampling_ratio, aligned, by_position), grads)
     return grads
 
 
-def _empty_grads(
-    grad: Tensor, batch: int | torch.SymInt, sizes: Sequence[int | torch.SymInt], channels_last: bool
+@_bilinear_bins_backward.register_fake
+def _(
+    grad: Tensor,
+    rois: Tensor,
+    levels: Tensor | None,
+    batch_channels: Sequence[int],
+    sizes: Sequence[int],
+    channels_last: bool,
+    *_sampling: object,
 ) -> list[Tensor]:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    shapes = [(batch, grad.shape[1], sizes[i], sizes[i + 1]) for i in range(0, len(sizes), 2)]
-    return [torch.empty(s, dtype=grad.dtype, device=grad.device, memory_format=layout) for s in shapes]
+    return [empty_in_layout(shape, grad, channels_last) for shape in _map_shapes(batch_channels, sizes)]
+
+
+def _map_shapes(batch_channels: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    return [(*batch_channels, sizes[i], sizes[i + 1]) for i in range(0, len(sizes), 2)]
+
+
+# ctx is Any: torch hands in a class of its own making, and what is set on it here is read below.
+def remember_bilinear(
+    ctx: Any,
+    features: Sequence[Tensor],
+    rois: Tensor,
+    levels: Tensor | None,
+    scales: Sequence[float],
+    sampling: Sampling,
+) -> None:
+    """What `bilinear_gradients` needs of a forward call."""
+    ctx.save_for_backward(rois, levels)
+    ctx.batch_channels, ctx.sizes = features[0].shape[:2], [side for f in features for side in f.shape[2:]]
+    ctx.channels_last, ctx.scales, ctx.sampling = is_channels_last(features[0]), list(scales), sampling
+
+
+def bilinear_gradients(ctx: Any, grad: Tensor) -> list[Tensor]:
+    """Gradient of each map that `remember_bilinear` was told of."""
+    rois, levels = ctx.saved_tensors
+    return _bilinear_bins_backward(
+        grad, rois, levels, ctx.batch_channels, ctx.sizes, ctx.channels_last, ctx.scales, *ctx.sampling
+    )
+
+
+def _remember_one(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, rois, scale, _, _, *sampling = inputs
+    remember_bilinear(ctx, [features], rois, None, [scale], Sampling(*sampling))
+
+
+def _remember_many(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, rois, levels, scales, _, _, *sampling = inputs
+    remember_bilinear(ctx, features, rois, levels, scales, Sampling(*sampling))
 
 
 @_roi_align.register_fake
-def _(
-    features: Tensor,
-    rois: Tensor,
-    spatial_scale: float,
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    aligned: bool,
-) -> Tensor:
-    return _empty_output(features, rois.shape[0], pooled_height, pooled_width)
+def _(features: Tensor, rois: Tensor, spatial_scale: float, height: int, width: int, *_sampling: object) -> Tensor:
+    return empty_in_layout((rois.shape[0], features.shape[1], height, width), features, is_channels_last(features))
 
 
 @_multiscale_roi_align.register_fake
@@ -251,58 +258,20 @@ def _(
     rois: Tensor,
     levels: Tensor,
     scales: Sequence[float],
-    pooled_height: int,
-    pooled_width: int,
-    sampling_ratio: int,
-    aligned: bool,
+    height: int,
+    width: int,
+    *_sampling: object,
 ) -> Tensor:
-    return _empty_output(features[0], rois.shape[0], pooled_height, pooled_width)
-
-
-@_roi_align_backward.register_fake
-def _(
-    grad: Tensor,
-    rois: Tensor,
-    levels: Tensor | None,
-    batch: int,
-    sizes: Sequence[int],
-    channels_last: bool,
-    scales: Sequence[float],
-    sampling_ratio: int,
-    aligned: bool,
-) -> list[Tensor]:
-    return _empty_grads(grad, batch, sizes, channels_last)
-
-
-# ctx is Any: torch hands in a class of its own making, and what is set on it here is read there.
-def _remember_one(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, rois, scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
-    ctx.save_for_backward(rois)
-    ctx.scales, ctx.batch, ctx.sizes = [scale], features.shape[0], list(features.shape[2:])
-    ctx.channels_last = is_channels_last(features)
+    shape = (rois.shape[0], features[0].shape[1], height, width)
+    return empty_in_layout(shape, features[0], is_channels_last(features[0]))
 
 
 def _backward_one(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (rois,) = ctx.saved_tensors
-    (features_grad,) = _roi_align_backward(
-        grad, rois, None, ctx.batch, ctx.sizes, ctx.channels_last, ctx.scales, ctx.sampling_ratio, ctx.aligned
-    )
-    return features_grad, None, None, None, None, None, None
-
-
-def _remember_many(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    features, rois, levels, ctx.scales, _, _, ctx.sampling_ratio, ctx.aligned = inputs
-    ctx.save_for_backward(rois, levels)
-    ctx.batch, ctx.sizes = features[0].shape[0], [side for f in features for side in f.shape[2:]]
-    ctx.channels_last = is_channels_last(features[0])
+    return bilinear_gradients(ctx, grad)[0], *[None] * 6
 
 
 def _backward_many(ctx: Any, grad: Tensor) -> tuple[list[Tensor] | None, ...]:
-    rois, levels = ctx.saved_tensors
-    grads = _roi_align_backward(
-        grad, rois, levels, ctx.batch, ctx.sizes, ctx.channels_last, ctx.scales, ctx.sampling_ratio, ctx.aligned
-    )
-    return grads, None, None, None, None, None, None, None
+    return bilinear_gradients(ctx, grad), *[None] * 7
 
 
 _roi_align.register_autograd(_backward_one, setup_context=_remember_one)

@@ -8,7 +8,7 @@ inner loops run over contiguous channels.
 import math
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Shaped
 from numba import njit
 
 
@@ -101,7 +101,7 @@ def _add_four(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _add_one(total: Float32[np.ndarray, " C"], f0: Float32[np.ndarray, " C"], w0: np.float32) -> None:
+def add_one(total: Float32[np.ndarray, " C"], f0: Float32[np.ndarray, " C"], w0: np.float32) -> None:
     for c in range(total.size):
         total[c] += w0 * f0[c]
 
@@ -120,6 +120,7 @@ def align_forward(
     scale: np.float32,
     sampling_ratio: int,
     aligned: bool,
+    by_position: bool,
     channels_last: bool,
     start: int,
     stop: int,
@@ -134,12 +135,14 @@ def align_forward(
         scale: float32, map pixels a picture pixel.
         sampling_ratio: samples a bin and axis; <= 0 for ceil(size of the bin).
         aligned: shift by half a pixel.
+        by_position: bin b reads the b-th group of C / bins channels, not all C.
         channels_last: whether out is [R, h, w, C], else [R, C, h, w].
         start, stop: the range of `rows`.
         out: float32, contiguous, written at `rows`.
     """
-    height, width, channels = features.shape[1:]
+    height, width = features.shape[1:3]
     bins_h, bins_w = (out.shape[1], out.shape[2]) if channels_last else (out.shape[2], out.shape[3])
+    channels = features.shape[3] // (bins_h * bins_w) if by_position else features.shape[3]
     most_y, most_x = _most_taps(height, sampling_ratio), _most_taps(width, sampling_ratio)
     index_y, weight_y = np.empty((bins_h, most_y), np.int64), np.empty((bins_h, most_y), np.float32)
     index_x, weight_x = np.empty((bins_w, most_x), np.int64), np.empty((bins_w, most_x), np.float32)
@@ -156,8 +159,9 @@ def align_forward(
             for bx in range(bins_w):
                 mean = means[by * bins_w + bx]
                 mean[:] = 0
+                first = (by * bins_w + bx) * channels if by_position else 0
                 for ty in range(count_y[by]):
-                    line = image[index_y[by, ty]]
+                    line = image[index_y[by, ty], :, first : first + channels]
                     row_weight = weight_y[by, ty] * share
                     taps, tx = count_x[bx], 0
                     while tx + 4 <= taps:
@@ -167,16 +171,16 @@ def align_forward(
                         _add_four(mean, line[i0], line[i1], line[i2], line[i3], w0, w1, w2, w3)
                         tx += 4
                     while tx < taps:
-                        _add_one(mean, line[index_x[bx, tx]], row_weight * weight_x[bx, tx])
+                        add_one(mean, line[index_x[bx, tx]], row_weight * weight_x[bx, tx])
                         tx += 1
         if channels_last:
             out[r] = means.reshape(bins_h, bins_w, channels)
         else:
-            _transpose(means, out[r].reshape(channels, bins_h * bins_w))
+            transpose(means, out[r].reshape(channels, bins_h * bins_w))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _transpose(source: Float32[np.ndarray, "N M"], target: Float32[np.ndarray, "M N"]) -> None:
+def transpose(source: Shaped[np.ndarray, "N M"], target: Shaped[np.ndarray, "M N"]) -> None:
     """target[j, i] = source[i, j], in tiles that stay in the first cache."""
     n, m = source.shape
     for first in range(0, m, 16):
@@ -187,6 +191,19 @@ def _transpose(source: Float32[np.ndarray, "N M"], target: Float32[np.ndarray, "
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def read_bins(
+    grid: Float32[np.ndarray, "_ _ _"], channels_last: bool, low: int, high: int, bins: Float32[np.ndarray, "P c"]
+) -> None:
+    """Channels `low:high` of one region's grid ([h, w, C] if channels-last, else [C, h, w]) as rows, one a bin."""
+    if channels_last:
+        for by in range(grid.shape[0]):
+            for bx in range(grid.shape[1]):
+                bins[by * grid.shape[1] + bx] = grid[by, bx, low:high]
+    else:
+        transpose(grid[low:high].reshape(high - low, bins.shape[0]), bins)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def align_backward(
     grad: Float32[np.ndarray, "R _ _ _"],
     rois: Float32[np.ndarray, "R 5"],
@@ -194,6 +211,7 @@ def align_backward(
     scale: np.float32,
     sampling_ratio: int,
     aligned: bool,
+    by_position: bool,
     channels_last: bool,
     start: int,
     stop: int,
@@ -205,37 +223,38 @@ def align_backward(
 
     Args:
         grad: gradient of align_forward's out, contiguous.
-        start, stop: the range of channels.
+        start, stop: the range of the map's channels.
         features_grad: [B, H, W, C] float32, added to.
 
     The others are those of `align_forward`.
     """
     height, width = features_grad.shape[1:3]
     bins_h, bins_w = (grad.shape[1], grad.shape[2]) if channels_last else (grad.shape[2], grad.shape[3])
+    channels = grad.shape[3] if channels_last else grad.shape[1]
     most_y, most_x = _most_taps(height, sampling_ratio), _most_taps(width, sampling_ratio)
     index_y, weight_y = np.empty((bins_h, most_y), np.int64), np.empty((bins_h, most_y), np.float32)
     index_x, weight_x = np.empty((bins_w, most_x), np.int64), np.empty((bins_w, most_x), np.float32)
     count_y, count_x = np.empty(bins_h, np.int64), np.empty(bins_w, np.int64)
-    bins = np.empty((bins_h * bins_w, stop - start), np.float32)
+    # Of the output's channels, those that this range of the map's can come from.
+    low, high = (0, channels) if by_position else (start, stop)
+    bins = np.empty((bins_h * bins_w, high - low), np.float32)
     for position in range(rows.size):
         r = rows[position]
         y, x, h, w, grid_h, grid_w = _region(rois[r], scale, bins_h, bins_w, sampling_ratio, aligned)
         _axis_taps(y, h, bins_h, grid_h, height, index_y, weight_y, count_y)
         _axis_taps(x, w, bins_w, grid_w, width, index_x, weight_x, count_x)
         share = np.float32(1) / np.float32(max(grid_h * grid_w, 1))
-        if channels_last:
-            for by in range(bins_h):
-                for bx in range(bins_w):
-                    bins[by * bins_w + bx] = grad[r, by, bx, start:stop]
-        else:
-            _transpose(grad[r, start:stop].reshape(stop - start, bins_h * bins_w), bins)
+        read_bins(grad[r], channels_last, low, high, bins)
         image = features_grad[int(rois[r, 0])]
         for by in range(bins_h):
             for ty in range(count_y[by]):
                 line = image[index_y[by, ty]]
                 row_weight = weight_y[by, ty] * share
                 for bx in range(bins_w):
-                    source = bins[by * bins_w + bx]
+                    first = (by * bins_w + bx) * channels if by_position else 0
+                    begin, end = max(start, first), min(stop, first + channels)
+                    if begin >= end:
+                        continue
+                    source = bins[by * bins_w + bx, begin - first - low : end - first - low]
                     for tx in range(count_x[bx]):
-                        cell = line[index_x[bx, tx], start:stop]
-                        _add_one(cell, source, row_weight * weight_x[bx, tx])
+                        add_one(line[index_x[bx, tx], begin:end], source, row_weight * weight_x[bx, tx])
