@@ -6,8 +6,10 @@ import torch
 from scipy import ndimage
 
 from bestiary.errors import RecordError, UsageError
+from bestiary.ops.components import connected_components
+from bestiary.ops.distance import border_weights
 from bestiary.records import Objects, Sample, Target
-from bestiary.transforms.border_weights import BorderWeights, border_term, class_balance, label_cells
+from bestiary.transforms.border_weights import BorderWeights, class_balance
 
 RNG = np.random.default_rng(0)
 
@@ -30,6 +32,14 @@ def discs(gap: int = 6, radius: int = 12, height: int = 61, width: int = 90) -> 
     for centre in (left, right):
         found[(y - middle) ** 2 + (x - centre) ** 2 <= radius**2] = 1
     return found
+
+
+def border_term(cells: np.ndarray, w0: float = 10.0, sigma: float = 5.0) -> np.ndarray:
+    return border_weights(torch.from_numpy(cells), w0, sigma).numpy()
+
+
+def label_cells(foreground: np.ndarray) -> np.ndarray:
+    return connected_components(torch.from_numpy(foreground), connectivity=4).label_map.numpy()
 
 
 def naive_term(cells: np.ndarray, w0: float, sigma: float) -> np.ndarray:

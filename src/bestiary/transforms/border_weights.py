@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int32, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
+from torch import Tensor
 
 from bestiary.errors import RecordError, UsageError
+from bestiary.ops.components import connected_components
+from bestiary.ops.distance import border_weights
 from bestiary.records import IGNORE_LABEL, Sample
-
-REACH = 7.0
-"""Distances beyond this many sigmas count as infinite: what they would add is below 3e-11 w_0."""
 
 
 @dataclass(frozen=True)
@@ -52,52 +52,15 @@ class BorderWeights:
         """
         if sample.target.label_map is None:
             raise RecordError("got no label_map, wanted one", where=f"{sample.name}: target.label_map")
-        labels = sample.target.label_map.cpu().numpy()
+        label_map = sample.target.label_map.cpu()
         masks = sample.target.objects.masks if sample.target.objects is not None else None
-        cells = label_cells(labels == self.foreground) if masks is None else _stacked(masks.cpu().numpy(), labels.shape)
-        weights = class_balance(labels, self.class_weights) + border_term(cells, self.w0, self.sigma)
-        weight_map = torch.from_numpy(weights.astype(np.float32))
+        if masks is None:
+            cells = connected_components(label_map == self.foreground, connectivity=4).label_map
+        else:
+            cells = _stacked(masks.cpu(), label_map)
+        balance = torch.from_numpy(class_balance(label_map.numpy(), self.class_weights))
+        weight_map = (balance + border_weights(cells, self.w0, self.sigma)).float()
         return replace(sample, target=replace(sample.target, weight_map=weight_map))
-
-
-def label_cells(foreground: Bool[np.ndarray, "H W"]) -> Int32[np.ndarray, "H W"]:
-    """Number the 4-connected components from 1; 0 is outside all."""
-    from scipy import ndimage
-
-    numbered = np.zeros(foreground.shape, dtype=np.int32)
-    ndimage.label(foreground, output=numbered)
-    return numbered
-
-
-def border_term(cells: Int32[np.ndarray, "H W"], w0: float = 10.0, sigma: float = 5.0) -> Float64[np.ndarray, "H W"]:
-    """`w0 exp(-(d1 + d2)^2 / (2 sigma^2))` outside the cells, 0 inside them and where fewer than two cells are in
-    reach.
-
-    Args:
-        cells: number of the cell that each pixel belongs to, 0 for none. Distances are between pixel centres.
-        w0: value that two touching borders would have.
-        sigma: pixels.
-    """
-    from scipy import ndimage
-
-    height, width = cells.shape
-    reach = int(np.ceil(REACH * sigma))
-    nearest = np.full(cells.shape, np.inf)
-    second = np.full(cells.shape, np.inf)
-    for number, found in enumerate(ndimage.find_objects(cells), start=1):
-        if found is None:
-            continue
-        # each cell is looked at in its own neighbourhood only: cost grows with the cells' area, not with their number
-        # squared
-        rows = slice(max(0, found[0].start - reach), min(height, found[0].stop + reach))
-        columns = slice(max(0, found[1].start - reach), min(width, found[1].stop + reach))
-        distance = np.asarray(ndimage.distance_transform_edt(cells[rows, columns] != number))
-        near, far = nearest[rows, columns], second[rows, columns]
-        np.minimum(far, np.maximum(near, distance), out=far)
-        np.minimum(near, distance, out=near)
-    term = w0 * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
-    term[cells > 0] = 0
-    return term
 
 
 def class_balance(
@@ -126,9 +89,9 @@ def class_balance(
     return table[labels]
 
 
-def _stacked(masks: Bool[np.ndarray, "N H W"], size_hw: tuple[int, ...]) -> Int32[np.ndarray, "H W"]:
+def _stacked(masks: Bool[Tensor, "N H W"], label_map: UInt8[Tensor, "H W"]) -> Int64[Tensor, "H W"]:
     """Masks as one map of numbers; a later mask lies on top."""
-    cells = np.zeros(size_hw, dtype=np.int32)
+    cells = torch.zeros_like(label_map, dtype=torch.int64)
     for number, mask in enumerate(masks, start=1):
         cells[mask] = number
     return cells
