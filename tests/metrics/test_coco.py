@@ -1,8 +1,5 @@
 """COCO's numbers: equal to pycocotools on nasty data and to hand-worked cases, and true to identities."""
 
-import contextlib
-import copy
-import io
 import json
 import math
 from pathlib import Path
@@ -10,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from tests.metrics.coco_reference import reference, require_equal
 from tests.metrics.detection_cases import Picture, as_coco, found, random_pictures, truth
 
 from bestiary.errors import DataError, RecordError, UsageError
@@ -30,36 +26,11 @@ def ours(pictures: list[Picture], categories: int = 4, **settings: object) -> Co
     return scores
 
 
-def reference(truths: dict, results: list[dict], max_detections: tuple[int, ...] = (1, 10, 100)) -> COCOeval:
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotated = COCO()
-        annotated.dataset = copy.deepcopy(truths)
-        annotated.createIndex()
-        said = annotated.loadRes(copy.deepcopy(results)) if results else COCO()
-        if not results:
-            said.dataset = {**copy.deepcopy(truths), "annotations": []}
-            said.createIndex()
-        evaluation = COCOeval(annotated, said, "bbox")
-        evaluation.params.maxDets = list(max_detections)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def require_equal(values: dict[str, float], stats: np.ndarray) -> None:
-    for name, stat in zip(NAMES, stats, strict=True):
-        if stat == -1:
-            assert math.isnan(values[name]), name
-        else:
-            assert values[name] == pytest.approx(stat, abs=1e-12), name
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_twelve_numbers_equal_the_reference(seed: int) -> None:
     pictures = random_pictures(seed, ties=seed % 2 == 0)
     result = ours(pictures).compute()
-    require_equal(result.values, reference(*as_coco(pictures, 4)).stats)
+    require_equal(result.values, reference(*as_coco(pictures, 4)).stats, NAMES)
     assert result.headline == "AP"
     assert 0.05 < result.value < 0.95  # the data are neither trivial nor hopeless
 
@@ -83,7 +54,7 @@ def test_every_precision_recall_and_score_equals_the_reference() -> None:
 def test_more_than_a_hundred_detections_in_a_picture_equal_the_reference() -> None:
     pictures = random_pictures(7, pictures=4, categories=2, most_truths=60, most_found=260)
     assert max(len(p) for p, _ in pictures) > 110
-    require_equal(ours(pictures, 2).compute().values, reference(*as_coco(pictures, 2)).stats)
+    require_equal(ours(pictures, 2).compute().values, reference(*as_coco(pictures, 2)).stats, NAMES)
 
 
 def test_other_limits_equal_the_reference() -> None:
@@ -107,7 +78,7 @@ def test_files_equal_the_reference(tmp_path: Path) -> None:
     (tmp_path / "truth.json").write_text(json.dumps(truths))
     (tmp_path / "results.json").write_text(json.dumps(results))
     scores = coco_from_files(tmp_path / "truth.json", tmp_path / "results.json")
-    require_equal(scores.values, reference(truths, results).stats)
+    require_equal(scores.values, reference(truths, results).stats, NAMES)
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
@@ -282,3 +253,61 @@ def test_cells_hold_every_row_once() -> None:
         assert (table.found_labels[c.found_rows] == c.label).all()
         pairs = np.diff(c.starts[0]) * np.diff(c.starts[1])
         assert (np.cumsum(pairs) == c.starts[2, 1:]).all()
+
+
+def test_any_area_ranges() -> None:
+    pictures = random_pictures(10)
+    coco = ours(pictures).compute().values
+    ranges = {"tiny": (0, 16**2), "medium": (32**2, 96**2)}
+    mine = ours(pictures, area_ranges=ranges).compute().values
+    assert mine["AP_medium"] == coco["AP_medium"]
+    assert {"AP_tiny", "AR_tiny"} <= set(mine)
+    assert "AP_small" not in mine
+    assert mine["AP"] == coco["AP"]
+    only = ours(pictures, area_ranges={"all": (32**2, 96**2)}).compute().values
+    assert only["AP"] == coco["AP_medium"]
+    with pytest.raises(UsageError, match="smaller first"):
+        CocoScores(["a"], area_ranges={"none": (9, 4)})
+
+
+def test_operating_points_by_hand() -> None:
+    boxes = [[0, 0, 10, 10], [20, 20, 30, 30]]
+    prediction = found([boxes[0], [50, 50, 60, 60], boxes[1]], [0, 0, 1], [0.875, 0.75, 0.625])
+    curves = ours([(prediction, truth(boxes, [0, 1]))], 2).curves()
+    point = curves.at_score(0.7)
+    assert (point.hits, point.false_alarms, point.missed) == (1, 1, 1)
+    assert curves.at_score(0.7, "c1").recall == 0
+    thorough, careful = curves.at_recall(1.0), curves.at_precision(0.9)
+    assert thorough is not None
+    assert careful is not None
+    assert (thorough.threshold, thorough.precision) == (0.625, 2 / 3)
+    assert (careful.threshold, careful.recall) == (0.875, 0.5)
+    assert curves.at_precision(0.9, "c1") is not None
+    with pytest.raises(UsageError, match="c7"):
+        curves.at_score(0.5, "c7")
+    small = ours([(prediction, truth(boxes, [0, 1]))], 2).curves(area=(200, 1000))
+    assert small.at_score(0.1).missed == 0
+    assert small.pooled.positives == 0
+
+
+def test_operating_points_agree_with_the_curves_behind_ap() -> None:
+    pictures = random_pictures(11)
+    scores = ours(pictures)
+    curves, result = scores.curves(), average_precision(scores.table())
+    for mine, theirs in zip(curves.per_class, result.curves, strict=True):
+        np.testing.assert_array_equal(mine.hits, theirs.hits)
+        np.testing.assert_array_equal(mine.false_alarms, theirs.false_alarms)
+        assert mine.positives == theirs.positives
+
+
+def test_numbers_do_not_depend_on_threads() -> None:
+    pictures = random_pictures(12, pictures=60, categories=9)
+    before = torch.get_num_threads()
+    try:
+        answers = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            answers.append(ours(pictures, 9).compute().to_dict())
+    finally:
+        torch.set_num_threads(before)
+    assert answers[0] == answers[1]

@@ -70,3 +70,16 @@ def test_nothing_to_say() -> None:
     assert math.isnan(nothing.at(0.9).f1)
     with pytest.raises(RecordError, match="at most 1"):
         PrecisionRecall.of(np.array([0.5, 0.4]), np.array([True, True]), 1)
+
+
+def test_pooled_is_the_curve_of_all_answers() -> None:
+    rng = np.random.default_rng(3)
+    scores, right = np.round(rng.random(200), 2), rng.random(200) < 0.5
+    parts = [slice(0, 50), slice(50, 50), slice(50, 200)]
+    curves = [PrecisionRecall.of(scores[part], right[part], int(right[part].sum()) + 1) for part in parts]
+    pooled, whole = PrecisionRecall.pooled(curves), PrecisionRecall.of(scores, right, int(right.sum()) + 3)
+    np.testing.assert_array_equal(pooled.thresholds, whole.thresholds)
+    np.testing.assert_array_equal(pooled.hits, whole.hits)
+    np.testing.assert_array_equal(pooled.false_alarms, whole.false_alarms)
+    assert pooled.positives == whole.positives
+    assert len(PrecisionRecall.pooled([]).hits) == 0

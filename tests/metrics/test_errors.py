@@ -8,6 +8,7 @@ from bestiary.errors import UsageError
 from bestiary.metrics.coco import CocoScores
 from bestiary.metrics.confusion import detection_confusion
 from bestiary.metrics.errors import KINDS, MEANINGS, error_split
+from bestiary.metrics.matching import pair_free, picture_cells
 from bestiary.metrics.table import DetectionTable
 
 HOME = [100.0, 100.0, 200.0, 200.0]
@@ -149,3 +150,28 @@ def test_confusion_without_truths_or_detections() -> None:
     assert alarms.counts.tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
     ignored = detection_confusion(table_of([(found([HOME], [1], [0.9]), truth([HOME], [1], difficult=[True]))]))
     assert ignored.counts.sum() == 0
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    sides = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
+    both = float(sides.clip(0).prod())
+    return both / float(a[2:].prod() + b[2:].prod() - both)
+
+
+def test_pairs_across_categories_equal_a_plain_loop() -> None:
+    table = table_of(random_pictures(7, pictures=20), 4)
+    some = np.arange(0, len(table.found_scores), 2)
+    taken, free = table.truth_ignored.copy(), ~table.truth_ignored
+    rows, paired = pair_free(table, some, taken, 0.5)
+    assert sorted(rows) == some.tolist()
+    assert (np.diff(table.found_scores[rows]) <= 0).all()
+    for row, got in zip(rows, paired, strict=True):
+        there = np.flatnonzero(free & (table.truth_images == table.found_images[row]))
+        shares = [iou(table.found_boxes_xywh[row], table.truth_boxes_xywh[i]) for i in there]
+        wanted = there[int(np.argmax(shares))] if shares and max(shares) >= 0.5 else -1
+        assert got == wanted
+        free[wanted] &= wanted < 0
+    np.testing.assert_array_equal(taken, ~free)
+    cells = picture_cells(table, some)
+    assert cells.label == -1
+    assert set(cells.truth_rows) == set(np.flatnonzero(~table.truth_ignored))

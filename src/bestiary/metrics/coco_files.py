@@ -1,114 +1,285 @@
-"""COCO's annotation and result files as a table of detections and truths."""
+"""COCO's annotation and result files as a table of detections and truths.
+
+As in the reference tool pictures come in the order of their ids, categories too; only crowds are ignored (and, for
+joints, objects without any), whatever an `ignore` field says; an annotation without `area` has its box's, or its mask's
+where masks are compared. A result's area is its mask's; of joints, its box's if it has one, else that of the box around
+them.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 
 from bestiary.errors import DataError
-from bestiary.metrics.table import DetectionTable
+from bestiary.metrics.coco_entries import Entries, Wanted, columns_of, mapped, scan_list
+from bestiary.metrics.json_files import field_of, load_json
+from bestiary.metrics.masks import RunTexts, texts_of_entries
+from bestiary.metrics.pose import COCO_SIGMAS
+from bestiary.metrics.table import DetectionTable, JointPairs, Kind, MaskPairs, require_kind
+
+_FOUND = ("image_id", "category_id", "score")
+_TRUE = ("image_id", "category_id")
+_WANTED_RESULTS = {
+    "boxes": Wanted((*_FOUND, "bbox")),
+    "masks": Wanted((*_FOUND, "segmentation"), ("bbox",)),
+    "keypoints": Wanted((*_FOUND, "keypoints"), ("bbox",)),
+}
+_WANTED_TRUTHS = {
+    "boxes": Wanted((*_TRUE, "bbox"), ("area", "iscrowd")),
+    "masks": Wanted((*_TRUE, "segmentation"), ("bbox", "area", "iscrowd")),
+    "keypoints": Wanted((*_TRUE, "bbox", "keypoints"), ("area", "iscrowd", "num_keypoints")),
+}
+_MEND = "Results must be of the pictures and categories in the annotation file"
+_MEMBERS = ("images", "categories", "annotations")
 
 
-def read_table(truth: Path, results: Path) -> DetectionTable:
-    """Annotations (`images`, `categories`, `annotations`) and results (a list of `image_id`, `category_id`, `bbox`,
-    `score`).
+@dataclass(frozen=True, eq=False)
+class TruthFile:
+    """An annotation file.
 
-    As in the reference tool pictures come in the order of their ids, only crowds are ignored, whatever an `ignore`
-    field says, and an annotation without `area` has its box's.
+    Attributes:
+        image_ids: ascending.
+        sizes_hw: of each picture, 0 where the file does not say.
+        images: the pictures' entries, where they were asked for.
+        categories: in the order of their ids.
+        annotations: in the file's order.
+    """
+
+    image_ids: np.ndarray
+    sizes_hw: Int32[np.ndarray, "I 2"]
+    images: list[Any] | None
+    categories: list[Any]
+    annotations: Entries
+
+    @property
+    def category_ids(self) -> np.ndarray:
+        """The file's ids, ascending."""
+        return _column([category["id"] for category in self.categories])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names, with the id behind those that are not unique or missing."""
+        names = [str(category.get("name", "category")) for category in self.categories]
+        return tuple(
+            name if names.count(name) == 1 and "name" in category else f"{name} {category['id']}"
+            for name, category in zip(names, self.categories, strict=True)
+        )
+
+
+def read_table(
+    truth: Path, results: Path, kind: Kind = "boxes", sigmas: Sequence[int | float] | None = None
+) -> DetectionTable:
+    """Annotations (`images`, `categories`, `annotations`) and results (a list of `image_id`, `category_id`, `score`,
+    and `bbox`, `segmentation` or `keypoints`).
+
+    Args:
+        kind: what is compared.
+        sigmas: of the joints; COCO's 17 if not given.
 
     Raises:
         DataError: a file is missing or not JSON; a field is missing; a picture or category is unknown; a box is not
-            four numbers.
+            four numbers, a mask not of its picture's size, the joints not as many as the sigmas.
+        UsageError: no such kind, or a sigma that is not positive.
     """
-    annotations = _load(truth)
-    found = _load(results)
-    if not isinstance(annotations, dict) or not isinstance(found, list):
-        file, wanted = (truth, "an object") if not isinstance(annotations, dict) else (results, "a list of results")
-        raise DataError(f"got no JSON {wanted.split(' ', 1)[1]}, wanted {wanted}", where=str(file))
-    for name in ("images", "categories", "annotations"):
-        if name not in annotations:
-            raise DataError(f"got no field {name!r}, wanted images, categories and annotations", where=str(truth))
-    image_ids = sorted({_field(image, "id", truth, i) for i, image in enumerate(annotations["images"])})
-    categories = sorted(annotations["categories"], key=lambda c: _field(c, "id", truth, 0))
-    image_rows = {image_id: row for row, image_id in enumerate(image_ids)}
-    labels = {category["id"]: label for label, category in enumerate(categories)}
-    entries = annotations["annotations"]
+    require_kind(kind, sigmas)
+    return table_of(read_truth(truth, kind), read_results(results, kind), kind, sigmas)
+
+
+def read_truth(path: Path, kind: Kind = "boxes", keep_images: bool = False) -> TruthFile:
+    """An annotation file; errors as in `read_table`.
+
+    Args:
+        keep_images: the pictures' entries, whole, besides their ids and sizes.
+    """
+    wanted, listed = _WANTED_TRUTHS[kind], Wanted(("id",), ("height", "width"))
+    with mapped(path) as content:
+        spans = {} if content is None else _spans(content)
+        if content is not None and all(name in spans for name in _MEMBERS):
+            categories = _loads(content[slice(*spans["categories"])])
+            images = _loads(content[slice(*spans["images"])]) if keep_images else []
+            pictures = scan_list(path, content, *spans["images"], listed)
+            annotations = scan_list(path, content, *spans["annotations"], wanted)
+            if pictures and annotations and isinstance(categories, list) and isinstance(images, list):
+                return _truth(path, pictures, images if keep_images else None, categories, annotations)
+    document = load_json(path)
+    if not isinstance(document, dict):
+        raise DataError("got no JSON object, wanted an object", where=str(path))
+    for name in _MEMBERS:
+        if not isinstance(document.get(name), list):
+            raise DataError(
+                f"got no field {name!r} that is a list, wanted images, categories and annotations", where=str(path)
+            )
+    pictures = columns_of(document["images"], path, listed)
+    annotations = columns_of(document["annotations"], path, wanted)
+    return _truth(path, pictures, document["images"] if keep_images else None, document["categories"], annotations)
+
+
+def read_results(path: Path, kind: Kind = "boxes") -> Entries:
+    """A file of results; errors as in `read_table`."""
+    with mapped(path) as content:
+        found = None if content is None else scan_list(path, content, 0, len(content), _WANTED_RESULTS[kind])
+    if found is not None:
+        return found
+    entries = load_json(path)
+    if not isinstance(entries, list):
+        raise DataError("got no JSON list of results, wanted a list of results", where=str(path))
+    return columns_of(entries, path, _WANTED_RESULTS[kind])
+
+
+def table_of(
+    truth: TruthFile, found: Entries, kind: Kind, sigmas: Sequence[int | float] | None = None
+) -> DetectionTable:
+    """The table of what was read; errors as in `read_table`."""
+    entries = truth.annotations
+    found_images = _rows(found, "image_id", truth.image_ids)
+    found_labels = _rows(found, "category_id", truth.category_ids)
+    truth_images = _rows(entries, "image_id", truth.image_ids)
+    truth_labels = _rows(entries, "category_id", truth.category_ids)
+    masks = joints = None
+    if kind == "masks":
+        found_masks = texts_of_entries(found, truth.sizes_hw[found_images])
+        masks = MaskPairs(found_masks, texts_of_entries(entries, truth.sizes_hw[truth_images]))
+    elif kind == "keypoints":
+        joints = _joints(found, entries, COCO_SIGMAS if sigmas is None else sigmas)
+    boxes, areas = _boxes_and_areas(found, masks and masks.found, joints and joints.found)
+    truth_boxes, measured = _boxes_and_areas(entries, masks and masks.truths, None)
+    truth_areas, crowd = entries.columns["area"], entries.columns["iscrowd"]
+    ignored = crowd.copy()
+    if joints is not None:
+        stated = entries.columns["num_keypoints"]
+        ignored |= np.where(stated < 0, (joints.truths[..., 2] > 0).sum(1), stated) == 0
     # Equal scores rank by picture, then by place in the file.
-    found_images = _rows(found, "image_id", image_rows, results)
-    by_image = np.argsort(found_images, kind="stable")
-    found_boxes, truth_boxes = _boxes(found, results)[by_image], _boxes(entries, truth)
-    scores = np.array([_field(e, "score", results, i) for i, e in enumerate(found)], dtype=np.float64)
-    measured = truth_boxes[:, 2] * truth_boxes[:, 3]
-    areas = np.array([entry.get("area", area) for entry, area in zip(entries, measured, strict=True)], dtype=np.float64)
-    crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in entries], dtype=bool)
+    order = slice(None)
+    if (np.diff(found_images) < 0).any():
+        order = np.argsort(found_images, kind="stable")
+        masks = masks and masks._replace(found=masks.found.take(order))
+        joints = joints and joints._replace(found=joints.found[order])
     return DetectionTable(
-        categories=_names(categories),
-        n_images=len(image_ids),
-        found_images=found_images[by_image],
-        found_labels=_rows(found, "category_id", labels, results)[by_image],
-        found_scores=scores[by_image],
-        found_boxes_xywh=found_boxes,
-        found_areas=found_boxes[:, 2] * found_boxes[:, 3],
-        truth_images=_rows(entries, "image_id", image_rows, truth),
-        truth_labels=_rows(entries, "category_id", labels, truth),
+        categories=truth.names,
+        n_images=len(truth.image_ids),
+        found_images=found_images[order],
+        found_labels=found_labels[order],
+        found_scores=found.columns["score"][order],
+        found_boxes_xywh=boxes[order],
+        found_areas=areas[order],
+        truth_images=truth_images,
+        truth_labels=truth_labels,
         truth_boxes_xywh=truth_boxes,
-        truth_areas=areas,
+        truth_areas=np.where(np.isnan(truth_areas), measured, truth_areas),
         truth_crowd=crowd,
-        truth_ignored=crowd.copy(),
+        truth_ignored=ignored,
+        masks=masks,
+        joints=joints,
     )
 
 
-def _load(path: Path) -> Any:
+def _joints(found: Entries, truths: Entries, sigmas: Sequence[int | float]) -> JointPairs:
+    points = []
+    for entries in (found, truths):
+        column = entries.columns["keypoints"]
+        if len(column) and column.shape[1] != 3 * len(sigmas):
+            raise DataError(
+                f"got {column.shape[1]} numbers of keypoints, wanted x, y, visibility of {len(sigmas)} joints",
+                where=f"{entries.path}, entry 0",
+                mend="Give one sigma a joint",
+            )
+        points.append(column.reshape(len(column), len(sigmas), 3))
+    return JointPairs(np.ascontiguousarray(points[0][..., :2]), points[1], np.array(sigmas, np.float64))
+
+
+def _boxes_and_areas(
+    entries: Entries, masks: RunTexts | None, joints: Float64[np.ndarray, "N J 2"] | None
+) -> tuple[Float64[np.ndarray, "N 4"], Float64[np.ndarray, " N"]]:
+    """Boxes (x, y, width, height; around mask or joints where the file has none) and areas to judge sizes by."""
+    boxes = entries.columns["bbox"]
+    absent = np.isnan(boxes[:, 0])
+    if absent.any() and masks is not None:
+        boxes = np.where(absent[:, None], masks.boxes_xywh, boxes)
+    elif absent.any() and joints is not None:
+        low, high = joints.min(1), joints.max(1)
+        boxes = np.where(absent[:, None], np.concatenate([low, high - low], 1), boxes)
+    return boxes, masks.areas if masks is not None else boxes[:, 2] * boxes[:, 3]
+
+
+def _loads(text: bytes) -> Any:
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError("got no such file", where=str(path)) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"is not JSON: {error}", where=str(path)) from error
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
-def _field(entry: Any, name: str, path: Path, row: int) -> Any:
-    if not isinstance(entry, Mapping) or name not in entry:
-        raise DataError(f"got no {name!r}", where=f"{path}, entry {row}")
-    return entry[name]
+def _spans(content: Any) -> dict[str, tuple[int, int]]:
+    """Where the values of an object's members begin and end; nothing if it is not plain."""
+    from bestiary.metrics._kernels.json_values import members
+
+    spans, text = np.empty((64, 4), np.int64), np.frombuffer(content, np.uint8)
+    count = members(text, spans)
+    keys = [content[begin:end] for begin, end in spans[: max(count, 0), :2].tolist()]
+    names = [_loads(key) for key in keys]
+    if count < 0 or None in names or len(set(names)) < len(names):
+        return {}
+    return dict(zip(names, map(tuple, spans[:count, 2:].tolist()), strict=True))
 
 
-def _rows(entries: Sequence[Any], name: str, rows: Mapping[Any, int], path: Path) -> Int64[np.ndarray, " N"]:
-    """Place in `rows` of every entry's id."""
+def _truth(
+    path: Path, pictures: Entries, images: list[Any] | None, categories: list[Any], annotations: Entries
+) -> TruthFile:
+    given = pictures.columns["id"]
+    sizes = np.stack([pictures.columns["height"], pictures.columns["width"]], 1)
+    ids, first = _unique(given)
+    for i, category in enumerate(categories):
+        field_of(category, "id", f"{path}, category {i}")
+    numeric = sizes.dtype == np.int64 and bool((sizes < 2**31).all())
+    sizes_hw = np.maximum(sizes[first], 0).astype(np.int32) if numeric else np.zeros((len(ids), 2), np.int32)
     try:
-        return np.array([rows[entry[name]] for entry in entries], dtype=np.int64)
-    except (KeyError, TypeError):
-        for i, entry in enumerate(entries):
-            value = _field(entry, name, path, i)
-            if value not in rows:
-                mend = "Results must be of the pictures and categories in the annotation file"
-                raise DataError(
-                    f"got {name} {value!r}, which the annotations do not have", where=f"{path}, entry {i}", mend=mend
-                ) from None
-        raise
+        categories = sorted(categories, key=lambda category: category["id"])
+    except TypeError:
+        raise DataError("got ids of several types, wanted numbers", where=f"{path}, categories") from None
+    return TruthFile(ids, sizes_hw, images, categories, annotations)
 
 
-def _boxes(entries: Sequence[Any], path: Path) -> Float64[np.ndarray, "N 4"]:
-    for i, entry in enumerate(entries):
-        if len(_field(entry, "bbox", path, i)) != 4:
-            raise DataError(f"got bbox {entry['bbox']}, wanted x, y, width, height", where=f"{path}, entry {i}")
-    boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
-    bad = ~np.isfinite(boxes).all(1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"got bbox {entries[row]['bbox']}, wanted finite numbers", where=f"{path}, entry {row}")
-    return boxes
+def _unique(ids: np.ndarray) -> tuple[np.ndarray, Int64[np.ndarray, " I"]]:
+    """The ids, ascending, each once, and where each is first."""
+    if ids.dtype == np.int64:
+        unique, first = np.unique(ids, return_index=True)
+        return unique, first.astype(np.int64)
+    places: dict[Any, int] = {}
+    for i, value in enumerate(ids.tolist()):
+        places.setdefault(value, i)
+    ordered = sorted(places, key=lambda value: (str(type(value)), value))
+    return _column(ordered), np.array([places[value] for value in ordered], np.int64)
 
 
-def _names(categories: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names, with the id behind those that are not unique or missing."""
-    names = [str(category.get("name", "category")) for category in categories]
-    return tuple(
-        name if names.count(name) == 1 and "name" in category else f"{name} {category['id']}"
-        for name, category in zip(names, categories, strict=True)
-    )
+def _column(values: Sequence[Any]) -> np.ndarray:
+    if all(type(value) is int and abs(value) < 2**62 for value in values):
+        return np.array(values, dtype=np.int64)
+    column = np.empty(len(values), object)
+    column[:] = values
+    return column
+
+
+def _rows(entries: Entries, name: str, known: np.ndarray) -> Int64[np.ndarray, " N"]:
+    """Place in `known` of every entry's id."""
+    from bestiary.metrics._kernels.entries import rows_of_ids
+
+    ids = entries.columns[name]
+    rows, bad = np.empty(len(ids), np.int64), -1
+    if ids.dtype == known.dtype == np.int64:
+        bad = rows_of_ids(ids, known, rows)
+    else:
+        places = {value: row for row, value in enumerate(known.tolist())}
+        for i, value in enumerate(ids.tolist()):
+            rows[i] = places.get(value, -1) if isinstance(value, int | float | str) else -1
+            if rows[i] < 0:
+                bad = i
+                break
+    if bad >= 0:
+        unknown = ids[bad : bad + 1].tolist()[0]
+        where = f"{entries.path}, entry {bad}"
+        raise DataError(f"got {name} {unknown!r}, which the annotations do not have", where=where, mend=_MEND)
+    return rows

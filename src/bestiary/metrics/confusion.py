@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from bestiary.metrics.matching import FALSE_ALARM, HIT, RowMatches, counted_by_image, match_rows
+from bestiary.metrics.matching import FALSE_ALARM, HIT, RowMatches, match_rows, pair_free
 from bestiary.metrics.table import DetectionTable
 
 BACKGROUND = "(nothing there)"
@@ -59,8 +59,6 @@ def detection_confusion(
         max_detections: the best of a category in a picture.
         matches: the pairs within categories at `iou_threshold`, where they are known already.
     """
-    from bestiary.metrics._kernels import mistakes
-
     matches = matches or match_rows(table, iou_threshold, max_detections)
     count = len(table.categories)
     counts = np.zeros((count + 1, count + 1), np.int64)
@@ -70,12 +68,7 @@ def detection_confusion(
     # Scores fall along the matching, so that leaving out low ones changes nothing for those above.
     taken = table.truth_ignored.copy()
     taken[matches.truth_rows[hits]] = True
-    order = np.argsort(-table.found_scores, kind="stable")
-    rest = order[(kept & (matches.outcome == FALSE_ALARM))[order]]
-    rows, starts = counted_by_image(table)
-    paired = mistakes.pair_the_rest(
-        rest, table.found_images, table.found_boxes_xywh, rows, starts, table.truth_boxes_xywh, taken, iou_threshold
-    )
+    rest, paired = pair_free(table, np.flatnonzero(kept & (matches.outcome == FALSE_ALARM)), taken, iou_threshold)
     truths = (
         np.where(paired >= 0, table.truth_labels[paired], count)
         if table.truth_labels.size

@@ -1,6 +1,7 @@
 """Precision and recall at any threshold, and which threshold to choose."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,6 +78,21 @@ class PrecisionRecall:
         )
         hits = np.cumsum(right[order])[last_of_equals].astype(np.int64)
         return cls(ordered[last_of_equals], hits, last_of_equals.astype(np.int64) + 1 - hits, positives)
+
+    @classmethod
+    def pooled(cls, curves: "Sequence[PrecisionRecall]") -> "PrecisionRecall":
+        """One curve over several categories: one threshold for all of them."""
+        ordered = np.concatenate([np.zeros(0), *(curve.thresholds for curve in curves)])
+        order = np.argsort(-ordered, kind="stable")
+        ordered = ordered[order]
+        last_of_equals = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+        counts = []
+        for name in ("hits", "false_alarms"):
+            steps = [np.diff(getattr(curve, name), prepend=0).astype(np.int32) for curve in curves]
+            merged = np.concatenate([np.zeros(0, np.int32), *steps])[order]
+            del steps  # of millions of detections every copy is felt
+            counts.append(np.cumsum(merged, dtype=np.int64)[last_of_equals])
+        return cls(ordered[last_of_equals], counts[0], counts[1], sum(curve.positives for curve in curves))
 
     @property
     def precision(self) -> Float64[np.ndarray, " P"]:

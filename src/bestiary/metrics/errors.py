@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 
 from bestiary.errors import UsageError
 from bestiary.metrics.curves import PrecisionRecall
-from bestiary.metrics.matching import FALSE_ALARM, HIT, IGNORED, RowMatches, counted_by_image, match_rows
+from bestiary.metrics.matching import FALSE_ALARM, HIT, IGNORED, RowMatches, match_rows, overlaps_of, picture_cells
 from bestiary.metrics.scores import mean_of_measured
 from bestiary.metrics.table import DetectionTable
 
@@ -59,14 +59,12 @@ class ErrorSplit:
 
 
 def error_split(
-    table: DetectionTable, foreground: float = 0.5, background: float = 0.1, max_detections: int = 100
+    table: DetectionTable, foreground: int | float = 0.5, background: int | float = 0.1, max_detections: int = 100
 ) -> ErrorSplit:
     """Sort a table's mistakes. Of a false alarm, the first that holds, `same` and `other` being its largest overlaps
     with truths of its own and of other categories: location, background <= same < foreground; class, other >=
-    foreground; duplicate,
-        same >=
-    foreground; background, both < background; else both. A missed truth is one that is neither found nor meant by a
-    false alarm of kind class or location.
+    foreground; duplicate, same >= foreground; background, both < background; else both. A missed truth is one that is
+    neither found nor meant by a false alarm of kind class or location. Overlaps are of the table's kind.
 
     Args:
         foreground: overlap from which an object is found. background: overlap below which nothing was there.
@@ -79,14 +77,8 @@ def error_split(
         raise UsageError(
             f"got {background} and {foreground}, wanted 0 < background < foreground <= 1", where="error_split"
         )
-    from bestiary.metrics._kernels import mistakes
-
     matches = match_rows(table, foreground, max_detections)
-    truth_rows, starts = counted_by_image(table)
-    kinds, about = mistakes.kinds_of_mistakes(
-        matches.outcome, table.found_images, table.found_labels, table.found_boxes_xywh,
-        truth_rows, starts, table.truth_labels, table.truth_boxes_xywh, foreground, background,
-    )  # fmt: skip
+    kinds, about = _kinds(table, matches, foreground, background)
     judged = matches.outcome != IGNORED
     best = PrecisionRecall.of(
         table.found_scores[judged], matches.outcome[judged] == HIT, int(table.truth_counts.sum())
@@ -104,9 +96,27 @@ def error_split(
         cost_of_false_alarms=cost["false alarms"],
         cost_of_missed=cost["not found"],
         protocol=(
-            f"after TIDE: found from IoU {foreground:g}, nothing there below {background:g}; rise of AP50 (101 recalls)"
+            f"after TIDE: {table.kind}, found from {'OKS' if table.kind == 'keypoints' else 'IoU'} {foreground:g}, "
+            f"nothing there below {background:g}; rise of AP50 (101 recalls)"
         ),
     )
+
+
+def _kinds(
+    table: DetectionTable, matches: RowMatches, foreground: float, background: float
+) -> tuple[UInt8[np.ndarray, " D"], Int64[np.ndarray, " D"]]:
+    """The kind of every false alarm, 0 for all else, and the row of the truth that it was about, or -1."""
+    from bestiary.metrics._kernels import mistakes
+
+    kinds, about = np.zeros(table.found_scores.size, np.uint8), np.full(table.found_scores.size, -1)
+    cells = picture_cells(table, np.flatnonzero(matches.outcome == FALSE_ALARM))
+    kinds[cells.found_rows], truths = mistakes.kinds_of_mistakes(
+        overlaps_of(table)(table, cells), cells.dets, cells.gts, cells.starts,
+        table.found_labels[cells.found_rows], table.truth_labels[cells.truth_rows], foreground, background,
+    )  # fmt: skip
+    meant = truths >= 0
+    about[cells.found_rows[meant]] = cells.truth_rows[truths[meant]]
+    return kinds, about
 
 
 def _missed(

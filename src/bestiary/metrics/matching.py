@@ -1,17 +1,22 @@
 """Which detection found which object: the part that COCO's numbers, VOC's and the error split have in common.
 
-One category at a time, so that memory is bounded by the largest. How much a detection and a truth overlap comes from a
-provider, a function of table and cells: `box_overlaps` here; masks and joints have their own.
+One category at a time (a few at once, in threads), so that memory is bounded by the largest. How much a detection and
+a truth overlap comes from a provider, a function of table and cells: `overlaps_of` picks that of the table's kind.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64, Int32, Int64, UInt8
 
-from bestiary.metrics.table import DetectionTable
+from bestiary.metrics.table import DetectionTable, JointPairs, MaskPairs
+from bestiary.ops._kernels.threads import in_threads
+from bestiary.records import require
 
 FALSE_ALARM, HIT, IGNORED = 0, 1, 2
 """What became of a detection: it counts as wrong, as right, or not at all."""
@@ -59,21 +64,62 @@ class Matches:
     counted: Int64[np.ndarray, " A"]
 
 
+class ClassGroups:
+    """A table's rows by category; cells are formed for one category at a time.
+
+    Args:
+        table: whose.
+        limit: most detections (the best) of a category in a picture.
+    """
+
+    def __init__(self, table: DetectionTable, limit: int) -> None:
+        from bestiary.metrics._kernels import detection
+
+        self.table, self.limit, count = table, limit, len(table.categories)
+        numbers = np.arange(max(table.found_labels.size, table.truth_labels.size))
+        self._found, self._found_starts = detection.group(table.found_labels, numbers[: table.found_labels.size], count)
+        self._truths, self._truth_starts = detection.group(
+            table.truth_labels, numbers[: table.truth_labels.size], count
+        )
+
+    def cells(self, label: int) -> ClassCells:
+        """One category's."""
+        found = self._found[self._found_starts[label] : self._found_starts[label + 1]]
+        truths = self._truths[self._truth_starts[label] : self._truth_starts[label + 1]]
+        return _form(self.table, label, found, truths, self.limit)
+
+    def in_threads(self, work: Callable[[ClassCells], None]) -> None:
+        """Call `work` for every category's cells, a few at once; it must write to its category's places only."""
+
+        def several(first: int, last: int) -> None:
+            for label in range(first, last):
+                work(self.cells(label))
+
+        in_threads(several, len(self.table.categories), torch.get_num_threads())
+
+
 def class_cells(table: DetectionTable, limit: int) -> Iterator[ClassCells]:
     """The cells of every category in turn; at most `limit` detections (the best) of a category in a picture."""
+    groups = ClassGroups(table, limit)
+    return (groups.cells(label) for label in range(len(table.categories)))
+
+
+def picture_cells(table: DetectionTable, found_rows: Int64[np.ndarray, " D"]) -> ClassCells:
+    """Cells of pictures, categories mixed: the given detections, best score first, with all truths that count."""
+    truths = np.flatnonzero(~table.truth_ignored)
+    return _form(table, -1, found_rows, truths, np.iinfo(np.int64).max)
+
+
+def _form(
+    table: DetectionTable, label: int, found: Int64[np.ndarray, " D"], truths: Int64[np.ndarray, " G"], limit: int
+) -> ClassCells:
     from bestiary.metrics._kernels import detection
 
-    best_first = np.argsort(-table.found_scores, kind="stable")
-    count = len(table.categories)
-    found, found_starts = detection.group(table.found_labels, best_first, count)
-    truths, truth_starts = detection.group(table.truth_labels, np.arange(table.truth_labels.size), count)
-    for label in range(count):
-        found_rows = found[found_starts[label] : found_starts[label + 1]]
-        truth_rows = truths[truth_starts[label] : truth_starts[label + 1]]
-        dets, gts, starts, ranks = detection.form_cells(
-            table.found_images[found_rows], table.truth_images[truth_rows], table.n_images, limit
-        )
-        yield ClassCells(label, found_rows, truth_rows, ranks, dets, gts, starts)
+    found = found[np.argsort(-table.found_scores[found], kind="stable")]
+    dets, gts, starts, ranks = detection.form_cells(
+        table.found_images[found], table.truth_images[truths], table.n_images, limit
+    )
+    return ClassCells(label, found, truths, ranks, dets, gts, starts)
 
 
 def box_overlaps(table: DetectionTable, cells: ClassCells, plus_one: bool = False) -> Float64[np.ndarray, " pairs"]:
@@ -87,6 +133,38 @@ def box_overlaps(table: DetectionTable, cells: ClassCells, plus_one: bool = Fals
     found, truths = table.found_boxes_xywh[cells.found_rows], table.truth_boxes_xywh[cells.truth_rows]
     crowd = table.truth_crowd[cells.truth_rows]
     return detection.box_overlaps(found, truths, crowd, cells.dets, cells.gts, cells.starts, 1.0 if plus_one else 0.0)
+
+
+def mask_overlaps(table: DetectionTable, cells: ClassCells) -> Float64[np.ndarray, " pairs"]:
+    """IoU of masks; the detection's share inside the truth where that is a crowd."""
+    from bestiary.metrics._kernels import masks
+
+    require(table.masks is not None, "mask_overlaps", f"a table of {table.kind}", "one of masks")
+    pairs = cast(MaskPairs, table.masks)
+    dets, gts = cells.found_rows[cells.dets], cells.truth_rows[cells.gts]
+    return masks.mask_overlaps(pairs.found.arrays(), pairs.truths.arrays(), table.truth_crowd, dets, gts, cells.starts)
+
+
+def keypoint_overlaps(table: DetectionTable, cells: ClassCells) -> Float64[np.ndarray, " pairs"]:
+    """Object keypoint similarity: the mean over a truth's annotated joints of exp(-d^2 / (2 area (2 sigma)^2)).
+
+    Of a truth without any, all of the detection's joints count, and d is their distance to the box three times as wide
+    and high about its centre.
+    """
+    from bestiary.metrics._kernels import joints
+
+    require(table.joints is not None, "keypoint_overlaps", f"a table of {table.kind}", "one of keypoints")
+    pairs = cast(JointPairs, table.joints)
+    dets, gts = cells.found_rows[cells.dets], cells.truth_rows[cells.gts]
+    spreads = (2 * pairs.sigmas) ** 2
+    return joints.keypoint_overlaps(
+        pairs.found, pairs.truths, table.truth_boxes_xywh, table.truth_areas, spreads, dets, gts, cells.starts
+    )
+
+
+def overlaps_of(table: DetectionTable) -> Overlaps:
+    """The provider of the table's kind."""
+    return {"boxes": box_overlaps, "masks": mask_overlaps, "keypoints": keypoint_overlaps}[table.kind]
 
 
 inclusive_box_overlaps = partial(box_overlaps, plus_one=True)
@@ -115,6 +193,8 @@ def match_coco(
 
     ignored = outside(table.truth_areas[cells.truth_rows], area_ranges) | table.truth_ignored[cells.truth_rows]
     out = outside(table.found_areas[cells.found_rows], area_ranges)
+    if table.found_forgiven is not None:
+        out |= table.found_forgiven[cells.found_rows]
     crowd = table.truth_crowd[cells.truth_rows]
     outcome, truths = detection.match_coco(
         overlaps, cells.dets, cells.gts, cells.starts, ignored, crowd, out, thresholds
@@ -162,18 +242,45 @@ class RowMatches:
         self.truth_rows[cells.found_rows[given]] = cells.truth_rows[truths[given]]
 
 
-def match_rows(table: DetectionTable, iou_threshold: float = 0.5, limit: int = 100) -> RowMatches:
-    """What became of every detection of a table: boxes, one threshold, at most `limit` of a category in a picture."""
-    rows = RowMatches.nothing(table)
-    everything = np.array([[0.0, np.inf]])
-    for cells in class_cells(table, limit):
-        matches = match_coco(table, cells, box_overlaps(table, cells), np.array([iou_threshold]), everything)
+EVERYTHING = (0.0, math.inf)
+"""The area range of all."""
+
+
+def match_rows(
+    table: DetectionTable,
+    iou_threshold: int | float = 0.5,
+    limit: int = 100,
+    area: tuple[int | float, int | float] = EVERYTHING,
+) -> RowMatches:
+    """What became of every detection of a table at one threshold, with at most `limit` of a category in a picture.
+
+    Args:
+        area: truths outside, and unmatched detections outside, do not count.
+    """
+    rows, overlaps = RowMatches.nothing(table), overlaps_of(table)
+    thresholds, ranges = np.array([iou_threshold], np.float64), np.array([area], np.float64)
+
+    def work(cells: ClassCells) -> None:
+        matches = match_coco(table, cells, overlaps(table, cells), thresholds, ranges)
         rows.fill(cells, matches.outcome[0, 0], matches.truths[0, 0])
+
+    ClassGroups(table, limit).in_threads(work)
     return rows
 
 
-def counted_by_image(table: DetectionTable) -> tuple[Int64[np.ndarray, " counted"], Int64[np.ndarray, " bounds"]]:
-    """Rows of the truths that count, grouped by picture, and where each picture's start."""
-    from bestiary.metrics._kernels import detection
+def pair_free(
+    table: DetectionTable, found_rows: Int64[np.ndarray, " D"], taken: Bool[np.ndarray, " G"], threshold: float
+) -> tuple[Int64[np.ndarray, " D"], Int64[np.ndarray, " D"]]:
+    """Detections, best score first, each take the free truth of any category that they overlap most, from `threshold`
+    on; `taken` is marked.
 
-    return detection.group(table.truth_images, np.flatnonzero(~table.truth_ignored), table.n_images)
+    Returns:
+        The detections' rows in that order, and the row of each one's truth, or -1.
+    """
+    from bestiary.metrics._kernels import mistakes
+
+    cells = picture_cells(table, found_rows)
+    overlaps = overlaps_of(table)(table, cells)
+    return cells.found_rows, mistakes.pair_free(
+        overlaps, cells.dets, cells.gts, cells.starts, cells.truth_rows, taken, threshold
+    )

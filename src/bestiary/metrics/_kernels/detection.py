@@ -191,7 +191,12 @@ def match_voc(
 
 @numba.njit(cache=True, nogil=True)
 def interpolate(
-    outcome: np.ndarray, ranks: np.ndarray, scores: np.ndarray, limit: int, n_truths: int, recalls: np.ndarray
+    outcome: np.ndarray,
+    ranks: np.ndarray,
+    scores: np.ndarray,
+    limit: int | np.int64,
+    n_truths: int | np.int64,
+    recalls: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Precision at given recalls, monotone from the right, of one category's detections in score order.
 
@@ -232,3 +237,35 @@ def interpolate(
             break
         precision[r], score[r] = hit_precision[at], hit_score[at]
     return precision, score, hits / n_truths
+
+
+@numba.njit(cache=True, nogil=True)
+def interpolate_settings(
+    outcome: np.ndarray,
+    ranks: np.ndarray,
+    scores: np.ndarray,
+    areas: np.ndarray,
+    limits: np.ndarray,
+    counted: np.ndarray,
+    recalls: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`interpolate` of one category in S settings at T thresholds; NaN where a setting has no truth.
+
+    Args:
+        outcome: `[A, T, D]`. areas, limits: area range and most detections of each setting. counted: truths in each
+            area range.
+
+    Returns:
+        Precision and score `[T, R, S]`, and the highest recall `[T, S]`.
+    """
+    shape = (outcome.shape[1], recalls.size, areas.size)
+    precision, score = np.full(shape, np.nan), np.full(shape, np.nan)
+    recall = np.full((outcome.shape[1], areas.size), np.nan)
+    for s in range(areas.size):
+        if counted[areas[s]] == 0:
+            continue
+        for t in range(outcome.shape[1]):
+            truths = np.int64(counted[areas[s]])
+            row = interpolate(outcome[areas[s], t], ranks, scores, limits[s], truths, recalls)
+            precision[t, :, s], score[t, :, s], recall[t, s] = row
+    return precision, score, recall

@@ -5,95 +5,80 @@ mixed.
 import numba
 import numpy as np
 
-from bestiary.metrics._kernels.detection import FALSE_ALARM
-
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND = 1, 2, 3, 4, 5
 
 
 @numba.njit(cache=True, nogil=True)
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """IoU of two boxes x, y, width, height."""
-    iw = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    ih = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if iw <= 0 or ih <= 0:
-        return 0.0
-    both = iw * ih
-    return both / (a[2] * a[3] + b[2] * b[3] - both)
-
-
-@numba.njit(cache=True, nogil=True)
 def kinds_of_mistakes(
-    outcome: np.ndarray,
-    images: np.ndarray,
+    overlaps: np.ndarray,
+    dets: np.ndarray,
+    gts: np.ndarray,
+    cells: np.ndarray,
     labels: np.ndarray,
-    boxes: np.ndarray,
-    truth_rows: np.ndarray,
-    truth_starts: np.ndarray,
     truth_labels: np.ndarray,
-    truth_boxes: np.ndarray,
     foreground: float,
     background: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The kind of every false alarm (0 for all else) and the truth it was about (-1 for none).
+    """The kind of each of D false alarms and the number of the truth it was about (-1 for none).
 
     Args:
-        outcome, images, labels, boxes: of D detections.
-        truth_rows, truth_starts: rows of the truths that count, grouped by picture.
+        overlaps: of the pairs of every cell, flat; a cell is a picture, categories mixed.
+        labels, truth_labels: by the numbers that `dets` and `gts` hold.
         foreground, background: overlaps from which a thing is found, and below which nothing was there.
     """
-    kinds = np.zeros(outcome.size, np.uint8)
-    about = np.full(outcome.size, -1, np.int64)
-    for d in range(outcome.size):
-        if outcome[d] != FALSE_ALARM:
-            continue
-        same, other, same_row, other_row = 0.0, 0.0, -1, -1
-        for i in range(truth_starts[images[d]], truth_starts[images[d] + 1]):
-            row = truth_rows[i]
-            share = overlap(boxes[d], truth_boxes[row])
-            if truth_labels[row] == labels[d]:
-                if share > same:
-                    same, same_row = share, row
-            elif share > other:
-                other, other_row = share, row
-        if background <= same < foreground:
-            kinds[d], about[d] = LOCATION, same_row
-        elif other >= foreground:
-            kinds[d], about[d] = CLASS, other_row
-        elif same >= foreground:
-            kinds[d], about[d] = DUPLICATE, same_row
-        elif max(same, other) < background:
-            kinds[d] = BACKGROUND
-        else:
-            kinds[d], about[d] = BOTH, other_row
+    kinds = np.zeros(dets.size, np.uint8)
+    about = np.full(dets.size, -1, np.int64)
+    for c in range(cells.shape[1] - 1):
+        at = cells[2, c]
+        for i in range(cells[0, c], cells[0, c + 1]):
+            d = dets[i]
+            same, other, same_truth, other_truth = 0.0, 0.0, -1, -1
+            for j in range(cells[1, c], cells[1, c + 1]):
+                share = overlaps[at]
+                at += 1
+                if truth_labels[gts[j]] == labels[d]:
+                    if share > same:
+                        same, same_truth = share, gts[j]
+                elif share > other:
+                    other, other_truth = share, gts[j]
+            if background <= same < foreground:
+                kinds[d], about[d] = LOCATION, same_truth
+            elif other >= foreground:
+                kinds[d], about[d] = CLASS, other_truth
+            elif same >= foreground:
+                kinds[d], about[d] = DUPLICATE, same_truth
+            elif max(same, other) < background:
+                kinds[d] = BACKGROUND
+            else:
+                kinds[d], about[d] = BOTH, other_truth
     return kinds, about
 
 
 @numba.njit(cache=True, nogil=True)
-def pair_the_rest(
-    order: np.ndarray,
-    images: np.ndarray,
-    boxes: np.ndarray,
+def pair_free(
+    overlaps: np.ndarray,
+    dets: np.ndarray,
+    gts: np.ndarray,
+    cells: np.ndarray,
     truth_rows: np.ndarray,
-    truth_starts: np.ndarray,
-    truth_boxes: np.ndarray,
     taken: np.ndarray,
     threshold: float,
 ) -> np.ndarray:
-    """Detections in `order` each take the free truth of any category that they overlap most, from `threshold` on.
+    """Detections in order of their numbers each take the free truth of their picture that they overlap most.
 
-    Returns the truth's row for each of `order`, or -1; `taken` is marked.
+    Returns the truth's row for each detection, or -1; `taken` is marked.
     """
-    paired = np.full(order.size, -1, np.int64)
-    for i in range(order.size):
-        d = order[i]
-        best, found = threshold, -1
-        for j in range(truth_starts[images[d]], truth_starts[images[d] + 1]):
-            row = truth_rows[j]
-            if not taken[row]:
-                share = overlap(boxes[d], truth_boxes[row])
-                if share >= best and (found < 0 or share > best):
+    paired = np.full(dets.size, -1, np.int64)
+    for c in range(cells.shape[1] - 1):
+        at = cells[2, c]
+        for i in range(cells[0, c], cells[0, c + 1]):
+            best, found = threshold, -1
+            for j in range(cells[1, c], cells[1, c + 1]):
+                row, share = truth_rows[gts[j]], overlaps[at]
+                at += 1
+                if not taken[row] and share >= best and (found < 0 or share > best):
                     best, found = share, row
-        if found >= 0:
-            taken[found] = True
-            paired[i] = found
+            if found >= 0:
+                taken[found] = True
+                paired[dets[i]] = found
     return paired
