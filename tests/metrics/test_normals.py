@@ -1,9 +1,7 @@
 """Angles between normals."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -11,14 +9,6 @@ from torch import Tensor
 
 from bestiary.errors import RecordError, UsageError
 from bestiary.metrics.normals import MEDIAN_BIN, NormalScores, normal_angles
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Shape checks off: the compiler cannot look into them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def vectors(*rows: tuple[float, float, float], dtype: torch.dtype = torch.float64) -> Tensor:

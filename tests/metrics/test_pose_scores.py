@@ -1,9 +1,7 @@
 """OKS, PCK, PCP: by hand, by loops, by the reference tool."""
 
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -21,14 +19,6 @@ from bestiary.metrics.pose import (
     object_keypoint_similarity,
     torso_lengths,
 )
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Shape checks off: the compiler cannot look into them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def people(count: int, joints: int = 17, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

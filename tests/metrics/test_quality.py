@@ -1,10 +1,9 @@
 """PSNR, SSIM, MS-SSIM: by hand, by loops, by scikit-image."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -13,14 +12,6 @@ from torch import Tensor
 
 from bestiary.errors import RecordError, UsageError
 from bestiary.metrics.quality import MS_SSIM_WEIGHTS, QualityScores, luma_bt601, ms_ssim, psnr, shave, ssim
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Shape checks off: the compiler cannot look into them, and errors are the library's own."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pictures(size: tuple[int, ...] = (2, 3, 40, 33), seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,9 @@ p_i = sum_j n_ji, pixel accuracy is `sum n_ii / sum t_i`, mean accuracy the mean
 `n_ii / (t_i + p_i - n_ii)`, and frequency weighted IoU `sum t_i IoU_i / sum t_i`. Never averaged over pictures.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -102,17 +103,25 @@ class SegmentationScores:
         categories: names of the K classes.
         ignore_label: true pixels of this label are not scored.
         absent: what classes that occur nowhere count in the means.
+        averaged: the categories that the means over classes run over; all if None. Pixels of the others still count.
 
     Raises:
-        UsageError: no categories, or more than a label map can hold.
+        UsageError: no categories, more than a label map can hold, or an unknown one to be averaged.
     """
 
-    def __init__(self, categories: Sequence[str], ignore_label: int = IGNORE_LABEL, absent: Absent = "skip") -> None:
-        if not 1 <= len(categories) <= 255:
-            raise UsageError(f"got {len(categories)} categories, wanted 1 to 255", where="categories")
+    def __init__(
+        self,
+        categories: Sequence[str],
+        ignore_label: int = IGNORE_LABEL,
+        absent: Absent = "skip",
+        averaged: Sequence[str] | None = None,
+    ) -> None:
+        require_nameable(categories)
         self.categories = tuple(categories)
         self.ignore_label = ignore_label
         self.absent: Absent = absent
+        self.averaged = None if averaged is None else tuple(averaged)
+        self._among = chosen_classes(self.categories, self.averaged)
         self.counts: Int64[np.ndarray, "K K"] = np.zeros((len(categories), len(categories)), dtype=np.int64)
         self.pictures = 0
 
@@ -122,24 +131,10 @@ class SegmentationScores:
         Raises:
             RecordError: numbers or sizes differ, a target has no label map, or a label is no class.
         """
-        if len(predictions) != len(targets):
-            raise RecordError(f"got {len(predictions)} predictions and {len(targets)} targets", where="update")
-        for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
-            where = prediction.name or f"picture {self.pictures + i}"
-            if target.label_map is None:
-                raise RecordError(
-                    "got a target without label_map", where=where, mend="Leave out pictures that have no label map."
-                )
-            if target.label_map.shape != prediction.label_map.shape:
-                sizes = f"{tuple(prediction.label_map.shape)} predicted and {tuple(target.label_map.shape)} true"
-                raise RecordError(f"got label maps of {sizes}, wanted equal sizes", where=where)
-            try:
-                self.counts += confusion_matrix(
-                    _array(target.label_map), _array(prediction.label_map), len(self.categories), self.ignore_label
-                )
-            except RecordError as error:
-                raise RecordError(error.message, where=f"{where}, label_map") from error
-        self.pictures += len(predictions)
+        for where, truth, predicted in label_map_pairs(predictions, targets, self.pictures):
+            with naming_picture(where):
+                self.counts += confusion_matrix(truth, predicted, len(self.categories), self.ignore_label)
+            self.pictures += 1
 
     def merge(self, other: "SegmentationScores") -> None:
         """Add what another accumulator of the same categories and rules has counted.
@@ -147,10 +142,7 @@ class SegmentationScores:
         Raises:
             UsageError: categories or rules differ.
         """
-        for name in ("categories", "ignore_label", "absent"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise UsageError(f"got {theirs}, wanted {mine}", where=f"merge(other).{name}")
+        require_mergeable(self, other, ("categories", "ignore_label", "absent", "averaged"))
         self.counts += other.counts
         self.pictures += other.pictures
 
@@ -164,23 +156,85 @@ class SegmentationScores:
             "precision": precision_per_class(counts),
         }
         values = {
-            "mean_iou": mean_iou(counts, self.absent),
+            "mean_iou": _mean(tables["iou"][self._among], self.absent),
             "pixel_accuracy": pixel_accuracy(counts),
-            "mean_pixel_accuracy": mean_pixel_accuracy(counts, self.absent),
+            "mean_pixel_accuracy": _mean(tables["pixel_accuracy"][self._among], self.absent),
             "frequency_weighted_iou": frequency_weighted_iou(counts),
-            "mean_dice": mean_dice(counts, self.absent),
+            "mean_dice": _mean(tables["dice"][self._among], self.absent),
         }
         left_out = "left out of" if self.absent == "skip" else "0 in"
         protocol = (
             f"one confusion matrix over {self.pictures} pictures; label {self.ignore_label} ignored; "
             f"classes that occur nowhere are {left_out} the means"
         )
+        if self.averaged is not None:
+            protocol += f"; means over {len(self.averaged)} of {len(self.categories)} classes"
         per_class = {
             category: {name: float(table[k]) for name, table in tables.items()}
             for k, category in enumerate(self.categories)
         }
         details = {"confusion": counts.tolist(), "pictures": self.pictures, "pixels": int(counts.sum())}
         return Scores("mean_iou", values, protocol=protocol, per_class=per_class, details=details)
+
+
+def label_map_pairs(
+    predictions: Sequence[Segmentation], targets: Sequence[Target], seen: int = 0
+) -> Iterator[tuple[str, UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]]:
+    """What each picture is called (its number, counted on from `seen`, if it has no name), its true and its predicted
+    label map.
+
+    Raises:
+        RecordError: numbers or sizes differ, or a target has no label map.
+    """
+    if len(predictions) != len(targets):
+        raise RecordError(f"got {len(predictions)} predictions and {len(targets)} targets", where="update")
+    for i, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
+        where = prediction.name or f"picture {seen + i}"
+        if target.label_map is None:
+            raise RecordError(
+                "got a target without label_map", where=where, mend="Leave out pictures that have no label map."
+            )
+        if target.label_map.shape != prediction.label_map.shape:
+            sizes = f"{tuple(prediction.label_map.shape)} predicted and {tuple(target.label_map.shape)} true"
+            raise RecordError(f"got label maps of {sizes}, wanted equal sizes", where=where)
+        yield where, _array(target.label_map), _array(prediction.label_map)
+
+
+@contextmanager
+def naming_picture(where: str) -> Iterator[None]:
+    """A label map that is refused in here is refused by the name of its picture."""
+    try:
+        yield
+    except RecordError as error:
+        raise RecordError(error.message, where=f"{where}, label_map") from error
+
+
+def require_nameable(categories: Sequence[str]) -> None:
+    """Raise `UsageError` unless a label map can hold the categories."""
+    if not 1 <= len(categories) <= 255:
+        raise UsageError(f"got {len(categories)} categories, wanted 1 to 255", where="categories")
+
+
+def require_mergeable(mine: Any, other: Any, names: Sequence[str]) -> None:
+    """Raise `UsageError` unless two accumulators have equal attributes of these names."""
+    for name in names:
+        got, wanted = getattr(other, name), getattr(mine, name)
+        if got != wanted:
+            raise UsageError(f"got {got}, wanted {wanted}", where=f"merge(other).{name}")
+
+
+def chosen_classes(categories: Sequence[str], averaged: Sequence[str] | None) -> Int64[np.ndarray, " M"]:
+    """Labels of the categories that a mean runs over.
+
+    Raises:
+        UsageError: a name that is no category, or none.
+    """
+    chosen = categories if averaged is None else averaged
+    unknown = [name for name in chosen if name not in categories]
+    if unknown or not chosen:
+        got = repr(unknown[0]) if unknown else "no category"
+        raise UsageError(f"got {got}, wanted some of {', '.join(categories)}", where="averaged")
+    return np.array([list(categories).index(name) for name in chosen], np.int64)
 
 
 def _divide(numerators: Int64[np.ndarray, " K"], denominators: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:
