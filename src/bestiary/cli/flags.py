@@ -6,13 +6,19 @@ from collections.abc import Iterable, Sequence
 from bestiary.errors import UsageError
 
 
-def parse_fields(words: Sequence[str], known: Iterable[str], other_flags: Iterable[str] = ()) -> dict[str, str]:
+def parse_fields(
+    words: Sequence[str],
+    known: Iterable[str],
+    other_flags: Iterable[str] = (),
+    command: str = "bestiary train MODEL",
+) -> dict[str, str]:
     """Field names and their text, in the order given.
 
     Args:
         words: what is left of the command line.
         known: field names, with underscores.
         other_flags: flags of the command itself, so that a misspelt one of them is named too.
+        command: whose help lists them.
 
     Raises:
         UsageError: an unknown flag (the nearest is named), a flag without value, a bare word, or the same flag twice.
@@ -28,7 +34,7 @@ def parse_fields(words: Sequence[str], known: Iterable[str], other_flags: Iterab
         if name.removeprefix("no_") in names and name.startswith("no_") and not equals:
             name, value, equals = name.removeprefix("no_"), "false", "="
         if name not in names:
-            raise UsageError(f"no flag is called --{flag}", mend=_nearest(flag, names, other_flags))
+            raise UsageError(f"no flag is called --{flag}", mend=_nearest(flag, names, other_flags, command))
         if not equals:
             value = "true" if not rest or rest[0].startswith("--") else rest.pop(0)
         if name in found:
@@ -37,7 +43,7 @@ def parse_fields(words: Sequence[str], known: Iterable[str], other_flags: Iterab
     return found
 
 
-def _nearest(flag: str, names: Sequence[str], other_flags: Iterable[str]) -> str:
+def _nearest(flag: str, names: Sequence[str], other_flags: Iterable[str], command: str) -> str:
     choices = [n.replace("_", "-") for n in names] + [f.removeprefix("--") for f in other_flags]
     close = difflib.get_close_matches(flag, choices, n=1, cutoff=0.5)
-    return f"Did you mean --{close[0]}?" if close else "`bestiary train MODEL --help` lists them all"
+    return f"Did you mean --{close[0]}?" if close else f"`{command} --help` lists them all"

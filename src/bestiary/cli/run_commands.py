@@ -1,4 +1,4 @@
-"""`train`, `eval`, `predict`, `demo`: the main job."""
+"""`train`, `eval`, `score`, `predict`, `demo`: the main job."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ import typer
 from bestiary.cli.flags import parse_fields
 from bestiary.cli.model_commands import Json
 from bestiary.cli.output import emit, result, say, table
+from bestiary.cli.score_flags import EPILOG, list_protocols, listed, rules_of, sorted_words
 
 TRAIN_FLAGS = (
     "--data",
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     extra = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=extra)(train)
     app.command(name="eval")(evaluate)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, epilog=EPILOG)(score)
     app.command()(predict)
     app.command()(demo)
 
@@ -125,6 +127,48 @@ def evaluate(
     from bestiary.verbs.models import load
 
     measured = run(load(model, runtime), data, split=split, format=format, report=report, batch=batch, say=say)
+    if json:
+        emit(measured.to_dict())
+        return
+    for scores in measured.scores:
+        result(str(scores) + "\n")
+    if measured.report is not None:
+        say(f"report: {measured.report}")
+
+
+def score(
+    context: typer.Context,
+    truth: Annotated[str, typer.Argument(help="The data set: a folder or an annotation file.")] = "",
+    predictions: Annotated[str, typer.Argument(help="The predictions: a file or a folder.")] = "",
+    protocol: Annotated[list[str] | None, typer.Option(help="Protocols, with commas or repeated.")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List protocols and formats of predictions.")] = False,
+    split: Annotated[str | None, typer.Option(help="Split of the truth; `val+test` joins two.")] = None,
+    format: Annotated[str | None, typer.Option(help="The truth's format; found by itself if not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="Refuse predictions of another task.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Score predictions that any program made; every number is printed with its protocol."""
+    if list_all:
+        list_protocols(json)
+        return
+    words, fields = sorted_words([truth, predictions, *context.args])
+    if len(words) != 2:
+        from bestiary.errors import UsageError
+
+        raise UsageError(f"got {len(words)} of the two paths TRUTH and PREDICTIONS", mend="bestiary score --help")
+    from bestiary.verbs.scoring import Formats
+    from bestiary.verbs.scoring import score as run
+
+    measured = run(
+        words[0],
+        words[1],
+        listed(protocol or ()),
+        rules=rules_of(fields),
+        formats=Formats(format, fields.get("results_format"), split, task, "skip_unknown" in fields),
+        report=report,
+        say=say,
+    )
     if json:
         emit(measured.to_dict())
         return

@@ -21,6 +21,9 @@ Group = Literal["worst", "typical", "best"]
 Cost = Callable[[Prediction, Target], float]
 """How badly a picture went, higher is worse."""
 
+ReadPicture = Callable[[], Tensor | None]
+"""Reads a picture when it is drawn; None if there is none to be read after all."""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
@@ -46,7 +49,7 @@ class Example:
 class _Kept:
     prediction: Prediction
     target: Target
-    image: Tensor
+    image: Tensor | ReadPicture
     cost: float
 
 
@@ -72,8 +75,10 @@ class ExampleCollector:
         self._best: list[tuple[float, int, _Kept]] = []
         self._drawn: list[_Kept] = []
 
-    def add(self, prediction: Prediction, target: Target, image: Shaped[Tensor, "C H W"] | None = None) -> None:
-        """Consider a picture: `image`, or the one that the prediction keeps.
+    def add(
+        self, prediction: Prediction, target: Target, image: Shaped[Tensor, "C H W"] | ReadPicture | None = None
+    ) -> None:
+        """Consider a picture: `image`, or what reads it, or the one that the prediction keeps.
 
         Raises:
             UsageError: there is no picture, or the target lacks what the cost needs.
@@ -115,9 +120,10 @@ class ExampleCollector:
         for group, several in groups:
             made[group] = []
             for kept in several:
-                if id(kept) not in shown:
+                image = kept.image if isinstance(kept.image, Tensor) else kept.image()
+                if id(kept) not in shown and image is not None:
                     shown.add(id(kept))
-                    made[group].append(_draw(kept, group, categories, threshold))
+                    made[group].append(_draw(kept, image, group, categories, threshold))
         return [*made["worst"], *made["typical"], *made["best"]]
 
 
@@ -211,7 +217,7 @@ def _overlaps(a: Tensor, b: Tensor) -> Tensor:
     return both / (area_a[:, None] + area_b[None] - both).clamp(min=torch.finfo().tiny)
 
 
-def _draw(kept: _Kept, group: Group, categories: Sequence[str], threshold: float) -> Example:
+def _draw(kept: _Kept, image: Tensor, group: Group, categories: Sequence[str], threshold: float) -> Example:
     prediction, target = kept.prediction, kept.target
     if isinstance(prediction, Detections):
         hits, alarms, missed = match_picture(prediction, target, threshold)
@@ -229,8 +235,8 @@ def _draw(kept: _Kept, group: Group, categories: Sequence[str], threshold: float
         caption = f"mean IoU {picture_iou(prediction, target):.2f}"
     return Example(
         name=prediction.name,
-        truth_picture=draw.target(kept.image, target, categories),
-        prediction_picture=prediction.draw(kept.image),
+        truth_picture=draw.target(image, target, categories),
+        prediction_picture=prediction.draw(image),
         caption=caption,
         cost=kept.cost,
         group=group,

@@ -3,7 +3,8 @@
 from bestiary.verbs.evaluating import Evaluation, evaluate
 from bestiary.verbs.exporting import export
 from bestiary.verbs.models import create, describe, load, save
+from bestiary.verbs.scoring import score
 from bestiary.verbs.training import train
 from bestiary.zoo import list_models
 
-__all__ = ["Evaluation", "create", "describe", "evaluate", "export", "list_models", "load", "save", "train"]
+__all__ = ["Evaluation", "create", "describe", "evaluate", "export", "list_models", "load", "save", "score", "train"]

@@ -9,31 +9,19 @@ from typing import Any
 import torch
 
 from bestiary.data.loader import Batch, Loader
-from bestiary.errors import UsageError
-from bestiary.metrics.classification import ClassificationScores
 from bestiary.metrics.coco import CocoScores
 from bestiary.metrics.errors import error_split
 from bestiary.metrics.scores import Scores
-from bestiary.metrics.segmentation import SegmentationScores
-from bestiary.metrics.voc import VocScores
-from bestiary.predictions import Prediction
+from bestiary.predictions import Detections, Prediction
+from bestiary.records import Target
 from bestiary.reports.examples import ExampleCollector
 from bestiary.reports.html import write_report
 from bestiary.system import Predictor, evaluation_mode
 from bestiary.training.contracts import Evaluator
 from bestiary.verbs.datasets import Data, dataset_name, open_split
+from bestiary.verbs.protocols import Rules, evaluators
 
-
-def evaluators(task: str, categories: Sequence[str]) -> list[Evaluator]:
-    """Every protocol of a task; the first is the one models are chosen by."""
-    names = tuple(categories)
-    if task == "classification":
-        return [ClassificationScores(names)]
-    if task == "segmentation":
-        return [SegmentationScores(names)]
-    if task == "detection":
-        return [CocoScores(names), VocScores(names)]
-    raise UsageError(f"no evaluator for the task {task!r}")
+__all__ = ["Evaluation", "best_threshold", "evaluate", "evaluators"]
 
 
 @dataclass(frozen=True)
@@ -91,12 +79,15 @@ def evaluate(
     dataset = open_split(data, split, task, format, model.categories, say)
     protocols = evaluators(task, model.categories)
     collector = ExampleCollector() if report is not None else None
-    spent = 0.0
+    spent, finer_asked = 0.0, False
     loader = Loader(dataset, batch=batch, workers=workers)
     for found in loader.iterate(0):
         begin = time.perf_counter()
         with evaluation_mode(model), torch.inference_mode():
             predictions: list[Prediction] = model.predict_images(found.images)
+        if not finer_asked and predictions:
+            protocols += finer_evaluators(predictions, found.targets, model.categories)
+            finer_asked = True
         for protocol in protocols:
             protocol.update(predictions, found.targets)
         spent += time.perf_counter() - begin
@@ -120,6 +111,19 @@ def evaluate(
             history=history,
         )
     return Evaluation(scores, page, speed, lines)
+
+
+def finer_evaluators(
+    predictions: Sequence[Prediction], targets: Sequence[Target], categories: Sequence[str]
+) -> list[Evaluator]:
+    """COCO's protocol for masks and for keypoints, where detections and their truth have them."""
+    made: list[Evaluator] = []
+    for kind in ("masks", "keypoints"):
+        found = all(isinstance(p, Detections) and getattr(p, kind) is not None for p in predictions)
+        true = all(t.objects is not None and getattr(t.objects, kind) is not None for t in targets)
+        if found and true:
+            made.append(CocoScores(tuple(categories), **Rules().coco(kind)))
+    return made
 
 
 def _columns(found: Batch, predictions: list[Prediction]) -> tuple[list[Any], ...]:

@@ -1,0 +1,1 @@
+"""Readers of predictions that any program wrote, joined to the pictures of a truth."""

@@ -1,0 +1,155 @@
+"""Every way in which predictions are scored, by name; what `eval` and `score` choose from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from bestiary.errors import UsageError
+from bestiary.metrics.boundary import BoundaryScores
+from bestiary.metrics.classification import ClassificationScores
+from bestiary.metrics.coco import CocoScores
+from bestiary.metrics.membranes import MembraneScores
+from bestiary.metrics.segmentation import SegmentationScores
+from bestiary.metrics.table import Kind
+from bestiary.metrics.trimap import TrimapScores
+from bestiary.metrics.voc import VocScores
+from bestiary.training.contracts import Evaluator
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a user may set of a protocol.
+
+    Attributes:
+        kinds: of detections to score; all that truth and predictions have, if empty.
+        iou_thresholds: what counts as found, ascending; the protocol's own if empty.
+        max_detections: the best of a category in a picture, ascending; the protocol's own if empty.
+        classes: categories that are scored; all if empty. For label maps the means run over them.
+        ignore: categories of label maps whose true pixels are not scored.
+    """
+
+    kinds: Sequence[Kind] = ()
+    iou_thresholds: Sequence[float] = ()
+    max_detections: Sequence[int] = ()
+    classes: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+
+    def averaged(self, categories: Sequence[str]) -> list[str] | None:
+        """The classes that means over label maps run over; None for all."""
+        chosen = [name for name in (self.classes or categories) if name not in self.ignore]
+        return None if len(chosen) == len(categories) else chosen
+
+    def coco(self, kind: Kind) -> dict[str, Any]:
+        """The arguments that COCO's numbers are taken with."""
+        said: dict[str, Any] = {"kind": kind}
+        if self.iou_thresholds:
+            said["iou_thresholds"] = tuple(self.iou_thresholds)
+        if self.max_detections:
+            said["max_detections"] = tuple(self.max_detections)
+        return said
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way of scoring.
+
+    Attributes:
+        task: whose predictions it scores.
+        about: what it measures, in a line.
+        make: an accumulator for categories and one kind of detections; None where files are read instead.
+        kinds: of detections that it knows.
+        usual: taken where nobody asks for another.
+    """
+
+    task: str
+    about: str
+    make: Callable[[Sequence[str], Rules, Kind], Evaluator] | None
+    kinds: tuple[Kind, ...] = ("boxes",)
+    usual: bool = True
+
+
+def _voc(points: Any) -> Callable[[Sequence[str], Rules, Kind], Evaluator]:
+    def make(categories: Sequence[str], rules: Rules, kind: Kind) -> Evaluator:
+        return VocScores(categories, points, rules.iou_thresholds[0] if rules.iou_thresholds else 0.5)
+
+    return make
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "classification": Protocol(
+        "classification",
+        "top-k accuracy, mean recall, precision, F1, log loss, calibration",
+        lambda categories, rules, kind: ClassificationScores(categories),
+    ),
+    "coco": Protocol(
+        "detection",
+        "COCO: AP over IoU .50:.95, AP50, AP75, by size, AR; boxes, masks, keypoints",
+        lambda categories, rules, kind: CocoScores(categories, **rules.coco(kind)),
+        ("boxes", "masks", "keypoints"),
+    ),
+    "voc": Protocol("detection", "PASCAL VOC 2010 and later: mAP over all points, IoU > 0.5", _voc("all")),
+    "voc07": Protocol("detection", "PASCAL VOC 2007: mAP over 11 points, IoU > 0.5", _voc("11"), usual=False),
+    "lvis": Protocol(
+        "detection", "LVIS: federated AP, by frequency; from its own files", None, ("boxes", "masks"), usual=False
+    ),
+    "iou": Protocol(
+        "segmentation",
+        "mean IoU, pixel accuracy, frequency-weighted IoU, Dice",
+        lambda categories, rules, kind: SegmentationScores(categories, averaged=rules.averaged(categories)),
+    ),
+    "boundary": Protocol(
+        "segmentation",
+        "boundary F1 within 0.75 % of the diagonal (Csurka et al. 2013)",
+        lambda categories, rules, kind: BoundaryScores(categories, averaged=rules.averaged(categories)),
+    ),
+    "trimap": Protocol(
+        "segmentation",
+        "mean IoU within 1 to 32 pixels of true boundaries",
+        lambda categories, rules, kind: TrimapScores(categories),
+        usual=False,
+    ),
+    "isbi": Protocol(
+        "segmentation",
+        "ISBI 2012 membranes: Rand, information, warping and pixel scores at the best threshold",
+        lambda categories, rules, kind: MembraneScores(categories),
+        usual=False,
+    ),
+    "panoptic": Protocol("panoptic", "panoptic quality PQ = SQ x RQ, things and stuff; from its own files", None),
+}
+"""In the order in which they are shown; of a task's, the first is the chief one."""
+
+
+def chosen_protocols(task: str, names: Sequence[str] = ()) -> dict[str, Protocol]:
+    """The protocols of these names, or the usual ones of a task.
+
+    Raises:
+        UsageError: an unknown name (the nearest is named), or one of another task.
+    """
+    if not names:
+        found = {name: p for name, p in PROTOCOLS.items() if p.task == task and p.usual}
+        if not found:
+            raise UsageError(f"no evaluator for the task {task!r}")
+        return found
+    for name in names:
+        if name not in PROTOCOLS:
+            near = get_close_matches(name, PROTOCOLS, 1, 0.5)
+            mend = f"Did you mean {near[0]}?" if near else f"There are {', '.join(PROTOCOLS)}"
+            raise UsageError(f"no protocol is called {name!r}", where="protocol", mend=mend)
+        if PROTOCOLS[name].task != task:
+            fitting = ", ".join(n for n, p in PROTOCOLS.items() if p.task == task)
+            got = f"{name} scores {PROTOCOLS[name].task}, and these are predictions of {task}"
+            raise UsageError(got, where="protocol", mend=f"There are {fitting}")
+    return {name: PROTOCOLS[name] for name in dict.fromkeys(names)}
+
+
+def evaluators(task: str, categories: Sequence[str]) -> list[Evaluator]:
+    """The usual protocols of a task (boxes, of detections); the first is the one models are chosen by.
+
+    Raises:
+        UsageError: no protocol is known for the task.
+    """
+    made = [p.make(tuple(categories), Rules(), "boxes") for p in chosen_protocols(task).values() if p.make is not None]
+    if not made:
+        raise UsageError(f"no evaluator for the task {task!r}")
+    return made
