@@ -1,9 +1,12 @@
 """Suppression of a batch of groups at once, against one group at a time."""
 
+from pathlib import Path
+
+import onnxruntime
 import torch
 
-from bestiary.deploy.onnx_operators import suppress
-from bestiary.ops import nms
+from bestiary.deploy.onnx_operators import OPSET, suppress, translations
+from bestiary.ops import nms, roi_pool
 
 
 def test_two_boxes_of_overlap_one_half_are_suppressed_below_it_and_not_at_it() -> None:
@@ -45,3 +48,23 @@ def test_the_operator_is_well_formed_for_export() -> None:
     torch.library.opcheck(
         torch.ops.bestiary.suppress.default, (boxes, scores, 0.5, 0.0), test_utils=("test_schema", "test_faketensor")
     )
+
+
+def test_roi_pool_is_written_as_the_standards_operator(tmp_path: Path, unchecked: None) -> None:
+    class Pool(torch.nn.Module):
+        def forward(self, features: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
+            return roi_pool(features, rois, (3, 2), 0.25)
+
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 4, 9, 12, generator=draw)
+    corner = torch.rand(6, 2, generator=draw) * 25
+    picture = torch.tensor([[0.0], [1], [0], [1], [1], [0]])
+    rois = torch.cat([picture, corner, corner + 2 + torch.rand(6, 2, generator=draw) * 20], 1)
+    path, table = tmp_path / "pool.onnx", translations()
+    torch.onnx.export(
+        Pool(), (features, rois), path, dynamo=True, opset_version=OPSET, custom_translation_table=table, verbose=False
+    )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [port.name for port in session.get_inputs()]
+    (got,) = session.run(None, dict(zip(names, (features.numpy(), rois.numpy()), strict=True)))
+    assert torch.equal(torch.from_numpy(got), roi_pool(features, rois, (3, 2), 0.25))

@@ -7,10 +7,9 @@ import torch
 from onnx import TensorProto, helper
 
 from bestiary.errors import RecordError
-from bestiary.ops import roi_pool as roi_pool_module
 from bestiary.ops import window_pooling
 from bestiary.ops.region_modules import RoIPool
-from bestiary.ops.roi_pool import roi_pool
+from bestiary.ops.roi_pool import _rounded, roi_pool, rounded_edges
 
 
 def away_from_zero(value: float) -> int:
@@ -129,7 +128,7 @@ def test_one_bin_a_pixel_gives_the_map_back() -> None:
 def test_halves_round_away_from_zero_and_just_below_does_not(dtype: torch.dtype) -> None:
     below = torch.nextafter(torch.tensor(0.5, dtype=dtype), torch.tensor(0.0, dtype=dtype))
     values = torch.stack([below, -below, *torch.tensor([0.5, -0.5, 1.5, 2.5, -2.5, 0.0], dtype=dtype)])
-    assert roi_pool_module._rounded(values).tolist() == [0, 0, 1, -1, 2, 3, -3, 0]
+    assert _rounded(values).tolist() == [0, 0, 1, -1, 2, 3, -3, 0]
 
 
 def test_gradcheck_in_double_precision() -> None:
@@ -227,8 +226,8 @@ def test_module_compiled_and_exported(unchecked: None) -> None:
 
 def test_operators_are_well_formed(unchecked: None) -> None:
     features, rois = features_and_rois()
-    rows = roi_pool_module.rounded_edges(rois[:, 2], rois[:, 4], 0.25, 2, 9, 1)
-    columns = roi_pool_module.rounded_edges(rois[:, 1], rois[:, 3], 0.25, 3, 12, 1)
+    rows = rounded_edges(rois[:, 2], rois[:, 4], 0.25, 2, 9, 1)
+    columns = rounded_edges(rois[:, 1], rois[:, 3], 0.25, 3, 12, 1)
     windows = (rois[:, 0].long(), rows, columns)
     for layout in (torch.contiguous_format, torch.channels_last):
         leaf = features.contiguous(memory_format=layout).requires_grad_()

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bestiary.errors import MissingExtraError
-from bestiary.ops import regions, roi_pool  # noqa: F401 (their operators are translated)
+from bestiary.ops import roi_align, roi_pool  # noqa: F401 (their operators are translated)
 from bestiary.ops.suppression import batched_nms
 
 OPSET = 18

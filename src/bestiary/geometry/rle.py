@@ -152,7 +152,8 @@ def one_size(masks: Sequence[Rle], where: str) -> tuple[int, int]:
     """The size of all masks, (0, 0) of none; `RecordError` naming `where` if they differ."""
     size_hw = masks[0].size_hw if masks else (0, 0)
     for mask in masks:
-        require(mask.size_hw == size_hw, where, f"a mask of size {mask.size_hw}", f"{size_hw}, as the first")
+        if mask.size_hw != size_hw:  # the message is made only when it is needed
+            require(False, where, f"a mask of size {mask.size_hw}", f"{size_hw}, as the first")
     return size_hw
 
 
