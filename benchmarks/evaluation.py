@@ -4,7 +4,7 @@
         [--repeats 3] [--threads 2] [--peers /path/to/python ...]
 
 Tools that are not installed in this environment are looked for in those of `--peers`. Every run is a fresh process
-that first evaluates a small file (imports and compiled code do not count), then loads both files, evaluates and
+that first evaluates smaller files (imports and compiled code do not count), then loads both files, evaluates and
 accumulates. Memory is how far the process's peak then rises above what it held (Linux), against the bytes of the two
 files. Writes benchmarks/results/evaluation.json.
 """
@@ -208,7 +208,7 @@ def measure(kind: str, sizes: dict[str, int], repeats: int, threads: int, python
     with tempfile.TemporaryDirectory() as folder:
         (small_folder := Path(folder) / "small").mkdir()
         large = [str(path) for path in make(Path(folder), **sizes)]
-        small = [str(path) for path in make(small_folder, 20, 100, 400)]
+        small = [str(path) for path in make(small_folder, 200, 4000, 4000)]
         size = sum(os.path.getsize(path) for path in large)
         runs: dict[str, list[dict[str, Any]]] = {tool: [] for tool in pythons}
         for _ in range(repeats):

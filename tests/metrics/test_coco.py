@@ -64,6 +64,7 @@ def test_other_limits_equal_the_reference() -> None:
     np.testing.assert_array_equal(mine.precision[..., 2], np.where(theirs == -1, np.nan, theirs))
 
 
+@pytest.mark.usefixtures("either_reader")
 def test_files_equal_the_reference(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     truths, results = as_coco(random_pictures(5), 4)
@@ -81,6 +82,7 @@ def test_files_equal_the_reference(tmp_path: Path) -> None:
     require_equal(scores.values, reference(truths, results).stats, NAMES)
 
 
+@pytest.mark.usefixtures("either_reader")
 def test_broken_files_are_named(tmp_path: Path) -> None:
     truths, results = as_coco(random_pictures(5, pictures=3), 4)
     good, bad = tmp_path / "truth.json", tmp_path / "results.json"

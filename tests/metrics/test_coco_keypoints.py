@@ -28,6 +28,7 @@ def written(folder: Path, truths: object, results: object) -> tuple[Path, Path]:
     return paths
 
 
+@pytest.mark.usefixtures("either_reader")
 @pytest.mark.parametrize("seed", range(8))
 def test_ten_numbers_equal_the_reference(seed: int, tmp_path: Path) -> None:
     truths, results = keypoint_files(seed)
@@ -124,6 +125,7 @@ def test_equal_to_the_pure_function() -> None:
     np.testing.assert_allclose(got, np.concatenate(wanted), rtol=1e-12)
 
 
+@pytest.mark.usefixtures("either_reader")
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     scores = CocoScores(["person"], kind="keypoints")
     with pytest.raises(RecordError, match="1 joints"):

@@ -35,6 +35,7 @@ def scored(truths: dict, results: list[dict]) -> CocoScores:
     return scores
 
 
+@pytest.mark.usefixtures("either_reader")
 @pytest.mark.parametrize("seed", range(8))
 def test_twelve_numbers_equal_the_reference(seed: int, tmp_path: Path) -> None:
     truths, results = mask_files(seed)
@@ -151,6 +152,7 @@ def test_runs_of_no_pixels_are_read() -> None:
     assert mine.boxes_xywh.tolist() == [[1, 0, 2, 3]]
 
 
+@pytest.mark.usefixtures("either_reader")
 def test_broken_masks_are_named(tmp_path: Path) -> None:
     truths, results = mask_files(2)
     shape = results[0]["segmentation"]

@@ -33,6 +33,7 @@ def score(folder: Path, truths: dict, results: list[dict], **settings: object) -
     return lvis_from_files(folder / "truth.json", folder / "results.json", **settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("either_reader")
 @pytest.mark.parametrize("seed", list(GOLDEN))
 def test_equal_to_another_implementation(seed: int, tmp_path: Path) -> None:
     values = score(tmp_path, *federated_case(seed)).values

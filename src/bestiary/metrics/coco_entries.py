@@ -118,13 +118,14 @@ class Wanted:
 
 
 @contextlib.contextmanager
-def mapped(path: Path) -> Iterator[mmap.mmap | None]:
-    """The file as bytes that the system loads and drops as they are used; None where that cannot be."""
-    try:
-        with path.open("rb") as file:
+def mapped(path: Path, least: int = 0) -> Iterator[mmap.mmap | None]:
+    """The file as bytes that the system loads and drops as they are used; None where that cannot be, or where they are
+    fewer than `least`.
+    """
+    content = None
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        if path.stat().st_size >= least:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):
-        content = None
     try:
         yield content
     finally:

@@ -22,6 +22,9 @@ from bestiary.metrics.masks import RunTexts, texts_of_entries
 from bestiary.metrics.pose import COCO_SIGMAS
 from bestiary.metrics.table import DetectionTable, JointPairs, Kind, MaskPairs, require_kind
 
+_WORTH_A_SCAN = 1 << 18
+"""Bytes of a file below which json is as quick, and spares a first call the compiling of the scanner."""
+
 _FOUND = ("image_id", "category_id", "score")
 _TRUE = ("image_id", "category_id")
 _WANTED_RESULTS = {
@@ -97,7 +100,7 @@ def read_truth(path: Path, kind: Kind = "boxes", keep_images: bool = False) -> T
         keep_images: the pictures' entries, whole, besides their ids and sizes.
     """
     wanted, listed = _WANTED_TRUTHS[kind], Wanted(("id",), ("height", "width"))
-    with mapped(path) as content:
+    with mapped(path, _WORTH_A_SCAN) as content:
         spans = {} if content is None else _spans(content)
         if content is not None and all(name in spans for name in _MEMBERS):
             categories = _loads(content[slice(*spans["categories"])])
@@ -121,7 +124,7 @@ def read_truth(path: Path, kind: Kind = "boxes", keep_images: bool = False) -> T
 
 def read_results(path: Path, kind: Kind = "boxes") -> Entries:
     """A file of results; errors as in `read_table`."""
-    with mapped(path) as content:
+    with mapped(path, _WORTH_A_SCAN) as content:
         found = None if content is None else scan_list(path, content, 0, len(content), _WANTED_RESULTS[kind])
     if found is not None:
         return found
