@@ -208,6 +208,21 @@ def test_protocols_and_rules_that_do_not_fit(tmp_path: Path) -> None:
         score(truth, folder)
 
 
+def test_a_rule_is_obeyed_or_said_never_passed_over(tmp_path: Path) -> None:
+    truth, found = coco_truth(tmp_path / "truth"), coco_results(tmp_path / "found.json")
+    said: list[str] = []
+    for rules, flag in ((Rules(max_detections=(5,)), "--max-detections"), (Rules(iou_thresholds=(0.5, 0.7)), "--iou")):
+        with pytest.raises(UsageError, match=flag):
+            score(truth, found, ["coco", "voc"], rules=rules)
+        scores = score(truth, found, rules=rules, say=said.append).scores
+        assert [s.headline for s in scores] == ["AP"], "VOC is left out of the usual ones"
+        assert any(line.startswith("voc is left out") and flag in line for line in said)
+    both = score(truth, found, ["coco", "voc"], rules=Rules(iou_thresholds=(0.7,))).scores
+    assert all("0.7" in s.protocol for s in both)
+    assert PROTOCOLS["trimap"].refuses(Rules(classes=("cat",))) == "--classes"
+    assert PROTOCOLS["iou"].refuses(Rules(classes=("cat",), ignore=("dog",))) is None
+
+
 def test_every_protocol_that_gathers_can_be_made_merged_and_computed() -> None:
     for name, protocol in PROTOCOLS.items():
         if protocol.make is not None:

@@ -37,6 +37,9 @@ class Components:
 def connected_components(mask: Bool[Tensor, "*D"], connectivity: int = 8) -> Components:
     """Parts of a picture's or a volume's mask.
 
+    Convention: numbered from 1 in the order of their first pixels, row by row; 0 is outside. Boxes are outer edges,
+    centroids the mean of pixel centres.
+
     Args:
         mask: [H, W] or [D, H, W]; on any device, computed on the CPU.
         connectivity: neighbours of a pixel: 4 or 8 in a picture, 6, 18 or 26 in a volume.

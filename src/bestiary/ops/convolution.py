@@ -138,6 +138,8 @@ def batch_to_space(
 ) -> Shaped[Tensor, "B C *spatial"]:
     """`space_to_batch` undone.
 
+    Convention: of `space_to_batch`; what its padding added is cut away by `output_size`.
+
     Args:
         input: sub-grids, in its order.
         block: pixels between neighbours of a sub-grid.

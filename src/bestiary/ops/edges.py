@@ -69,7 +69,7 @@ def _differs(labels: Tensor, connectivity: int, counted: Tensor | None = None) -
 def within_distance(masks: Bool[Tensor, "*N H W"], tolerance: int | float) -> Bool[Tensor, "*N H W"]:
     """Pixels at most `tolerance` from a pixel of the mask, between centres: dilation by a disk, at any radius' cost.
 
-    Boundary scores match boundaries up to such a tolerance. An empty mask stays empty.
+    Convention: exactly at the tolerance is inside; an empty mask stays empty. Boundary scores match boundaries so.
 
     Raises:
         RecordError: not bool, fewer than two axes, or a tolerance below 0.

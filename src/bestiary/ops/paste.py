@@ -121,6 +121,8 @@ def paste_to_rles(
 ) -> list[Rle]:
     """Run lengths of `paste_masks`, without the pictures: memory and time go with the boxes' areas.
 
+    Convention: of `paste_masks`.
+
     Args:
         masks: probabilities (any numbers), one a box.
         boxes_xyxy: picture pixels.

@@ -45,6 +45,8 @@ class PermutohedralLattice(NamedTuple):
 def permutohedral_lattice(features: Float[Tensor, "N d"]) -> PermutohedralLattice:
     """The lattice around points.
 
+    Convention: of `permutohedral_filter`, whose answer it does not change: it spares building the lattice again.
+
     Args:
         features: coordinates in units of the Gaussian's standard deviation: positions / sigma.
 

@@ -97,8 +97,8 @@ def bilinear_filler(
     """Weight with which a transposed convolution starts as linear interpolation (Caffe's filler; Long, Shelhamer,
     Darrell: FCN, CVPR 2015, section 4.3).
 
-    Per axis, with f = ceil(k / 2), c = f - 1 for odd k and f - 1/2 for even: 1 - |i - c| / f; their product over the
-    axes, on the diagonal between channels. One kernel's sum is stride ** axes for k = 2 stride - stride % 2.
+    Convention: per axis, with f = ceil(k / 2), c = f - 1 for odd k and f - 1/2 for even: 1 - |i - c| / f; their product
+    over the axes, on the diagonal between channels. One kernel's sum is stride ** axes for k = 2 stride - stride % 2.
 
     Args:
         kernel_size: of every axis.
@@ -193,6 +193,8 @@ def icnr_(
 ) -> Float[Tensor, "C2 _c *kernel"]:
     """Fill, in place, the weight of the convolution before `sub_pixel` ("CRD") so that the pair starts as a convolution
     followed by nearest upsampling: no checkerboard (Aitken et al., arXiv:1707.02937, section 3).
+
+    Convention: the channels that `sub_pixel` lays side by side, in the order "CRD", start with one and the same kernel.
 
     Args:
         weight: `[out channels, in channels, ...]`, out channels a multiple of `factor ** spatial axes`.

@@ -1,4 +1,4 @@
-"""Serial numba kernels (they run in the loader's workers): nearest-neighbour sampling, bounds of masks, hue."""
+"""Serial numba kernels (they run in the loader's workers): nearest-neighbour sampling and hue."""
 
 import numba
 import numpy as np
@@ -46,36 +46,6 @@ def sample_field(source: np.ndarray, xs: np.ndarray, ys: np.ndarray, out: np.nda
             row = int(np.floor(ys[y, x] + TIE))
             if 0 <= column < width and 0 <= row < height:
                 out[y, x] = source[row, column]
-
-
-@numba.njit(cache=True, nogil=True)
-def mask_bounds(masks: np.ndarray) -> np.ndarray:
-    """The smallest box x1, y1, x2, y2 around each uint8 mask `[N, H, W]`; zeros where it is empty."""
-    count, height, width = masks.shape
-    bounds = np.zeros((count, 4), np.int64)
-    used = np.empty(width, np.uint8)
-    for n in range(count):
-        first, last = -1, -1
-        used[:] = 0
-        for y in range(height):
-            row = masks[n, y]
-            any_here = np.uint8(0)
-            for x in range(width):
-                any_here |= row[x]
-            if any_here:
-                first = y if first < 0 else first
-                last = y
-                for x in range(width):
-                    used[x] |= row[x]
-        if first < 0:
-            continue
-        left, right = 0, width - 1
-        while not used[left]:
-            left += 1
-        while not used[right]:
-            right -= 1
-        bounds[n, 0], bounds[n, 1], bounds[n, 2], bounds[n, 3] = left, first, right + 1, last + 1
-    return bounds
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

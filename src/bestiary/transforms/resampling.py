@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 from torch import Tensor
 
+from bestiary.ops.masks import masks_to_boxes
 from bestiary.transforms.warp import NEARLY, Warp, fill_values
 
 Pixels = Shaped[np.ndarray, "_h _w _c"]
@@ -184,9 +185,7 @@ def warp_masks(
 
 def bounds_of_masks(masks: Bool[Tensor, "N _h _w"]) -> Int64[np.ndarray, "N 4"]:
     """The smallest box around each mask's pixels, zeros where there are none."""
-    from bestiary.transforms._kernels import mask_bounds
-
-    return mask_bounds(masks.contiguous().view(torch.uint8).numpy())
+    return masks_to_boxes(masks, inclusive=False).to(torch.int64).numpy()
 
 
 def _filled(size_hw: tuple[int, int], fill: tuple[float, ...], dtype: np.dtype) -> Pixels:

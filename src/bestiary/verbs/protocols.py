@@ -50,6 +50,15 @@ class Rules:
         return said
 
 
+FLAGS = {
+    "iou_thresholds": "--iou",
+    "max_detections": "--max-detections",
+    "classes": "--classes",
+    "ignore": "--ignore-label",
+}
+"""What the command line calls the fields of `Rules`."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A way of scoring.
@@ -60,6 +69,7 @@ class Protocol:
         make: an accumulator for categories and one kind of detections; None where files are read instead.
         kinds: of detections that it knows.
         usual: taken where nobody asks for another.
+        obeys: fields of `Rules` that it can be taken by, besides the kinds; of some, one value alone.
     """
 
     task: str
@@ -67,6 +77,16 @@ class Protocol:
     make: Callable[[Sequence[str], Rules, Kind], Evaluator] | None
     kinds: tuple[Kind, ...] = ("boxes",)
     usual: bool = True
+    obeys: tuple[str, ...] = ()
+    one_value_of: tuple[str, ...] = ()
+
+    def refuses(self, rules: Rules) -> str | None:
+        """The first rule that was set and that this protocol does not know; None if it obeys all."""
+        for name in ("iou_thresholds", "max_detections", "classes", "ignore"):
+            values = getattr(rules, name)
+            if values and name not in self.obeys and not (name in self.one_value_of and len(values) == 1):
+                return FLAGS[name]
+        return None
 
 
 def _voc(points: Any) -> Callable[[Sequence[str], Rules, Kind], Evaluator]:
@@ -75,6 +95,8 @@ def _voc(points: Any) -> Callable[[Sequence[str], Rules, Kind], Evaluator]:
 
     return make
 
+
+_VOC_OBEYS: dict[str, Any] = {"obeys": ("classes",), "one_value_of": ("iou_thresholds",)}
 
 PROTOCOLS: dict[str, Protocol] = {
     "classification": Protocol(
@@ -87,9 +109,14 @@ PROTOCOLS: dict[str, Protocol] = {
         "COCO: AP over IoU .50:.95, AP50, AP75, by size, AR; boxes, masks, keypoints",
         lambda categories, rules, kind: CocoScores(categories, **rules.coco(kind)),
         ("boxes", "masks", "keypoints"),
+        obeys=("iou_thresholds", "max_detections", "classes"),
     ),
-    "voc": Protocol("detection", "PASCAL VOC 2010 and later: mAP over all points, IoU > 0.5", _voc("all")),
-    "voc07": Protocol("detection", "PASCAL VOC 2007: mAP over 11 points, IoU > 0.5", _voc("11"), usual=False),
+    "voc": Protocol(
+        "detection", "PASCAL VOC 2010 and later: mAP over all points, IoU > 0.5", _voc("all"), **_VOC_OBEYS
+    ),
+    "voc07": Protocol(
+        "detection", "PASCAL VOC 2007: mAP over 11 points, IoU > 0.5", _voc("11"), usual=False, **_VOC_OBEYS
+    ),
     "lvis": Protocol(
         "detection", "LVIS: federated AP, by frequency; from its own files", None, ("boxes", "masks"), usual=False
     ),
@@ -97,23 +124,27 @@ PROTOCOLS: dict[str, Protocol] = {
         "segmentation",
         "mean IoU, pixel accuracy, frequency-weighted IoU, Dice",
         lambda categories, rules, kind: SegmentationScores(categories, averaged=rules.averaged(categories)),
+        obeys=("classes", "ignore"),
     ),
     "boundary": Protocol(
         "segmentation",
         "boundary F1 within 0.75 % of the diagonal (Csurka et al. 2013)",
         lambda categories, rules, kind: BoundaryScores(categories, averaged=rules.averaged(categories)),
+        obeys=("classes", "ignore"),
     ),
     "trimap": Protocol(
         "segmentation",
         "mean IoU within 1 to 32 pixels of true boundaries",
         lambda categories, rules, kind: TrimapScores(categories),
         usual=False,
+        obeys=("ignore",),
     ),
     "isbi": Protocol(
         "segmentation",
         "ISBI 2012 membranes: Rand, information, warping and pixel scores at the best threshold",
         lambda categories, rules, kind: MembraneScores(categories),
         usual=False,
+        obeys=("ignore",),
     ),
     "panoptic": Protocol("panoptic", "panoptic quality PQ = SQ x RQ, things and stuff; from its own files", None),
 }

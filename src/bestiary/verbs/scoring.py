@@ -88,6 +88,8 @@ def score(
     read_as = formats.predictions or recognise(found, joined)
     say(f"predictions read as {read_as}")
     if read_as == PANOPTIC:
+        if rules != Rules():
+            raise UsageError("panoptic quality has no rules to set", where="rules", mend="Leave the flags out")
         return _score_panoptic(Path(truth).expanduser(), found, joined, protocols, formats, report)
     results = read_results(found, joined, read_as, formats.skip_unknown)
     for note in results.notes:
@@ -97,6 +99,7 @@ def score(
     chosen = chosen_protocols(results.task, protocols)
     job = _Job(joined, results, rules, found, say)
     job.require_fit(chosen)
+    chosen = job.obeying(chosen, named=bool(protocols))
     scores, errors, examples = job.run(chosen, with_examples=report is not None)
     facts = {
         "truth": str(truth),
@@ -169,6 +172,20 @@ class _Job:
         for name, protocol in chosen.items():
             if task == "detection" and not set(protocol.kinds) & set(self.kinds):
                 raise UsageError(f"{name} scores {', '.join(protocol.kinds)}, not {', '.join(self.kinds)}")
+
+    def obeying(self, chosen: dict[str, Protocol], named: bool) -> dict[str, Protocol]:
+        """The protocols that know all rules that were set; one that was asked for by name must.
+
+        Raises:
+            UsageError: a protocol that was named, or every usual one, has no such rule.
+        """
+        refused = {name: flag for name, protocol in chosen.items() if (flag := protocol.refuses(self.rules))}
+        if refused and (named or len(refused) == len(chosen)):
+            name, flag = next(iter(refused.items()))
+            raise UsageError(f"{name} has no such rule (or only one value of it)", where=flag, mend="Leave it out")
+        for name, flag in refused.items():
+            self.say(f"{name} is left out: it has no {flag} (or only one value of it)")
+        return {name: protocol for name, protocol in chosen.items() if name not in refused}
 
     def run(self, chosen: dict[str, Protocol], with_examples: bool) -> tuple[list[Scores], Any, list[Any]]:
         """Scores in the order of the protocols, the split of a detector's mistakes, and the pictures to show."""
