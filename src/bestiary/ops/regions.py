@@ -1,8 +1,8 @@
 """RoIAlign (He et al., ICCV 2017, section 3) on one map, and on a feature pyramid (Lin et al., CVPR 2017, equation 1).
 
 Convention: answers are torchvision's. A bin's value is the mean of its bilinear samples; a sample more than one pixel
-outside the map counts as zero. Half precision is computed in float32. Gradients flow to the features, not to the boxes; on the CPU
-they do not depend on the number of threads. Non-finite regions give zeros.
+outside the map counts as zero. Half precision is computed in float32. Gradients flow to the features, not to the boxes;
+on the CPU they do not depend on the number of threads. Non-finite regions give zeros.
 """
 
 import math
