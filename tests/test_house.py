@@ -11,7 +11,7 @@ FLOORS = [
     ["errors", "records"],
     ["geometry", "pictures"],
     ["ops"],
-    ["layers", "losses", "assign", "metrics", "transforms", "draw", "predictions", "system"],
+    ["layers", "losses", "assign", "metrics", "transforms", "draw", "features", "predictions", "system"],
     ["backbones", "necks", "heads"],
     [
         "classification",

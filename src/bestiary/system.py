@@ -5,6 +5,7 @@
     predict(source)          predictions in original pixels, sorted and clipped
 
 `forward` is pure. `loss` and `predict` take pictures as people hold them and prepare them with the system's own parts.
+Systems without gradients have `fit(samples)` in place of `loss`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +18,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from bestiary.errors import PictureError
+from bestiary.errors import PictureError, UsageError
+from bestiary.layers.learned import Learned
 from bestiary.pictures.sources import Source, iterate_batches
 from bestiary.predictions import Prediction
-from bestiary.records import Losses, Target
+from bestiary.records import Losses, Sample, Target
 
 Images = Sequence[Shaped[Tensor, "C _h _w"]] | Shaped[Tensor, "B C H W"]
 """Pictures: uint8 0..255 or float 0..1, of equal or different sizes."""
@@ -92,6 +94,37 @@ class System(nn.Module):
                 raises.
         """
         return stream_predictions(self, source, batch, on_error)
+
+
+class FittedSystem(Learned, System):
+    """Base of the systems without gradients (nearest neighbour, SVMs, part models): `fit` instead of `loss`.
+
+    What it learns stands in declared buffers (`Learned`), its own and its parts'.
+    """
+
+    def fit(self, samples: Sequence[Sample], seed: int = 0, say: Callable[[str], None] = lambda _: None) -> None:
+        """Learn from all samples at once, in their original pixels; what was learned before is forgotten.
+
+        Args:
+            samples: map-style; each access decodes a picture, so keep what a second pass needs.
+            seed: of everything random.
+            say: told in plain lines how far it is.
+
+        Raises:
+            RecordError: a sample without the truth that the system needs.
+            UsageError: too few samples to learn from.
+        """
+        raise NotImplementedError
+
+    def require_fitted(self) -> None:
+        """Raise `UsageError` if nothing was learned yet."""
+        if not self.is_fitted:
+            mend = f"`bestiary train {self.model_name or 'MODEL'} --data FOLDER`, or fit(samples)"
+            raise UsageError("the system has not been fitted", where=self.model_name or None, mend=mend)
+
+    def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
+        """There is none: it is fitted."""
+        raise UsageError("the system is fitted, it has no loss", where=self.model_name or None, mend="Use fit(samples)")
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from bestiary.errors import UsageError
+from bestiary.training.fitting import FitSettings
 from bestiary.training.settings import Settings
 from bestiary.transforms.compose import Transform
 
@@ -23,10 +24,6 @@ class PictureFields(Protocol):
 
     def train_transform(self, joint_pairs: tuple[tuple[int, int], ...] = ()) -> Transform:
         """Augmentation for training pictures."""
-        ...
-
-    def eval_transform(self) -> Transform:
-        """What a validation picture goes through before `loss`: no randomness, network scale."""
         ...
 
     def arguments(self) -> dict[str, Any]:
@@ -50,7 +47,7 @@ class Recipe:
 
     Attributes:
         task: "classification", "detection", "segmentation".
-        settings: the loop: optimiser, schedule, precision, checkpoints.
+        settings: the loop: optimiser, schedule, precision, checkpoints; or how a system without gradients is fitted.
         pictures: sizes and augmentation.
         source: the paper's or library's recipe that this one follows.
         options: further arguments that the model's constructor takes.
@@ -58,7 +55,7 @@ class Recipe:
     """
 
     task: str
-    settings: Settings
+    settings: Settings | FitSettings
     pictures: Any
     source: str = ""
     options: Mapping[str, Field] = dataclasses.field(default_factory=dict)

@@ -149,7 +149,7 @@ class _Loop:
         steps = (self.progress.step, self.total_steps, self.steps_per_epoch)
         facts = run_facts(self.system, self.identity, self.engine, *steps)
         if self.engine.is_first:
-            self.folder.write_settings(self.settings, self.identity, facts)
+            self.folder.write_settings(self.settings.to_dict(), self.identity, facts)
         history = list(self.progress.history)
         about = (self.folder.path, self.settings, self.identity, facts, history, self.progress.step, self.total_steps)
         self.tell("on_start", events.Start(*about))

@@ -1,6 +1,7 @@
 """The folder of a run and what stands in it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 from bestiary.errors import CheckpointError, UsageError
 from bestiary.metrics.scores import Scores
 from bestiary.training.checkpoint import write_atomically
-from bestiary.training.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"the folder cannot be made ({error})", where=str(self.path)) from error
 
-    def write_settings(self, settings: Settings, identity: dict[str, Any], facts: dict[str, str]) -> None:
+    def write_settings(self, settings: Mapping[str, Any], identity: dict[str, Any], facts: dict[str, str]) -> None:
         """Save what this run is."""
-        content = {"settings": settings.to_dict(), "identity": identity, "facts": facts}
+        content = {"settings": dict(settings), "identity": identity, "facts": facts}
         write_atomically(self.settings, json.dumps(content, indent=2) + "\n")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from bestiary import zoo
 from bestiary.errors import CheckpointError, UsageError
-from bestiary.system import Predictor, System
+from bestiary.system import FittedSystem, Predictor, System
 from bestiary.training.checkpoint import read_model, write_model
 from bestiary.weights.load import LoadReport, load_published, load_state, read_state
 
@@ -52,7 +52,10 @@ def load_weights(system: System, weights: str | Path, *, offline: bool = False) 
             system.arguments = {**system.arguments, "norm_eps": report.norm_eps}
         return report
     path = checkpoint_of(weights)
-    return load_state(system, read_state(path), system.model_name, where=str(path))
+    state = read_state(path)
+    if isinstance(system, FittedSystem):
+        system.make_room(state)
+    return load_state(system, state, system.model_name, where=str(path))
 
 
 def checkpoint_of(path: str | Path) -> Path:
@@ -104,6 +107,8 @@ def load(
     if name not in zoo.ZOO:
         raise CheckpointError(f"it holds a model called {name!r}, which this version does not have", where=str(path))
     system = zoo.build(name, identity["categories"], identity.get("arguments"))
+    if isinstance(system, FittedSystem):
+        system.make_room(state)
     load_state(system, state, name, new_head=False, where=str(path))
     return system.eval().to(device)
 

@@ -1,5 +1,6 @@
 """A model trained on a data set: data, recipe, loop, measurement, report."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,12 @@ from bestiary.data.loader import Loader
 from bestiary.errors import DataError, UsageError
 from bestiary.metrics.scores import Scores
 from bestiary.recipes.recipe import Recipe
-from bestiary.system import System
-from bestiary.training import loop
+from bestiary.system import FittedSystem, System
+from bestiary.training import fitting, loop
 from bestiary.training.engine import rank_and_world
+from bestiary.training.fitting import FitSettings
 from bestiary.training.sampling import Sampler, class_balanced, repeat_factor
+from bestiary.training.settings import Settings
 from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split, splits_of
 from bestiary.verbs.evaluating import evaluate, evaluators
 from bestiary.verbs.models import identity_of, load, load_weights
@@ -112,7 +115,9 @@ def train(
     entry = zoo.find(model)
     say = say if rank_and_world()[0] == 0 else _silence
     recipe = (recipe or zoo.recipe_of(model)).with_fields(fields)
-    training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
+    fitted = isinstance(recipe.settings, FitSettings)
+    chosen = dataclasses.replace(splits, val=None) if fitted and validation is None else splits
+    training, held_out = _open_both(data, validation, chosen, recipe.task, format, say)
     categories = tuple(training.categories)
     if not categories:
         raise DataError(
@@ -128,7 +133,11 @@ def train(
         + (f", validating on {len(held_out):,}" if held_out else "")
         + f"; run: {folder}"
     )
-    run = _run_loop(system, recipe, training, held_out, folder, resume, say)
+    run = (
+        _fit(system, recipe, training, folder, resume, say)
+        if isinstance(system, FittedSystem)
+        else _run_loop(system, recipe, training, held_out, folder, resume, say)
+    )
     return _measure(run, model, data, held_out, splits, recipe, format, say)
 
 
@@ -186,20 +195,31 @@ def _run_folder(out: str | Path | None, task: str, model: str, resume: bool) -> 
     return folder
 
 
-def _sampler(dataset: Samples, recipe: Recipe) -> Sampler | None:
-    balance, seed = recipe.settings.balance, recipe.settings.seed
+def _sampler(dataset: Samples, task: str, settings: Settings) -> Sampler | None:
+    balance, seed = settings.balance, settings.seed
     if balance == "none":
         return None
     labels = getattr(dataset, "labels_per_picture", None)
     if labels is None:
         raise UsageError(f"--balance {balance} needs a data set read from files", mend="Use --balance none")
     if balance == "classes":
-        if recipe.task != "classification":
+        if task != "classification":
             raise UsageError(
                 "--balance classes is for classification", mend="Use --balance repeat for pictures with objects"
             )
         return class_balanced([next(iter(found)) for found in labels()], seed)
     return repeat_factor(labels(), seed, threshold=0.3)
+
+
+def _fit(
+    system: FittedSystem, recipe: Recipe, training: Samples, folder: Path, resume: bool, say: Callable[[str], None]
+) -> loop.Run:
+    if resume:
+        raise UsageError("a system that is fitted has nothing to resume", mend="Start it anew, in another folder")
+    settings, identity = recipe.settings, {**identity_of(system), "recipe": recipe.to_dict()}
+    if not isinstance(settings, FitSettings):
+        raise UsageError("got a recipe of gradient steps, wanted one of fitting", where=system.model_name)
+    return fitting.fit(system, training, settings, out=folder, identity=identity, say=say)  # type: ignore[arg-type]
 
 
 def _run_loop(
@@ -212,6 +232,8 @@ def _run_loop(
     say: Callable[[str], None],
 ) -> loop.Run:
     settings = recipe.settings
+    if not isinstance(settings, Settings):
+        raise UsageError("got a recipe of fitting, wanted one of gradient steps", where=system.model_name)
     rank, world = rank_and_world()
     pairs = tuple(getattr(training, "joint_pairs", None) or ())
     train_loader = Loader(
@@ -221,7 +243,7 @@ def _run_loop(
         seed=settings.seed,
         shuffle=True,
         workers=settings.workers,
-        sampler=_sampler(training, recipe),
+        sampler=_sampler(training, recipe.task, settings),
         drop_last=len(training) > settings.batch * world,
         rank=rank,
         world=world,

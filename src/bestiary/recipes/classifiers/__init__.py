@@ -1,0 +1,1 @@
+"""Recipes of the classifiers, a file for each kin."""

@@ -1,0 +1,76 @@
+"""A system without gradients fitted, and left in the same kind of folder as a trained one."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bestiary.errors import TrainingError, UsageError
+from bestiary.records import Sample
+from bestiary.system import FittedSystem
+from bestiary.training.checkpoint import write_atomically, write_model
+from bestiary.training.run import Run, RunFolder
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a system is fitted.
+
+    Attributes:
+        seed: of everything random.
+    """
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"got {self.seed}, wanted 0 or more", where="seed")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON of every field."""
+        return {"seed": self.seed}
+
+
+def fit(
+    system: FittedSystem,
+    samples: Sequence[Sample],
+    settings: FitSettings,
+    *,
+    out: Path,
+    identity: Mapping[str, Any],
+    say: Callable[[str], None] = lambda _: None,
+) -> Run:
+    """Fit `system` and write its weights, settings and time to a run folder.
+
+    Args:
+        system: fitted in place.
+        samples: the training pictures.
+        settings: see `FitSettings`.
+        out: the run's folder; must not hold a run.
+        identity: what a checkpoint must say to rebuild the system.
+        say: told how far it is.
+
+    Raises:
+        UsageError: the folder holds a run, or there are too few samples.
+        TrainingError: no pictures.
+        CheckpointError: a file cannot be written.
+    """
+    if len(samples) == 0:
+        raise TrainingError("there is no picture to fit to", mend="Is the split empty?")
+    folder = RunFolder(out)
+    folder.claim(resume=False)
+    begun = time.monotonic()
+    with torch.no_grad():
+        system.fit(samples, settings.seed, say)
+    seconds = time.monotonic() - begun
+    facts = {"pictures": f"{len(samples):,}", "seconds": f"{seconds:.1f}"}
+    folder.write_settings(settings.to_dict(), dict(identity), facts)
+    state = system.state_dict()
+    for path in (folder.best, folder.last):
+        write_model(path, state, identity)
+    row = {"epoch": 1, "step": 1, "images_per_s": len(samples) / seconds if seconds else 0.0, "seconds": seconds}
+    write_atomically(folder.results, ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
+    return Run(folder.path, folder.best, folder.last, [row], None, "fitted")

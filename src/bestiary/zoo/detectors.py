@@ -1,0 +1,22 @@
+"""The detectors by name."""
+
+from bestiary.detection import faster_rcnn
+from bestiary.recipes import detection
+from bestiary.zoo.entry import Entry
+
+FASTER_RCNN = "Ren, He, Girshick, Sun: Faster R-CNN, NIPS 2015; with Lin et al.: Feature Pyramid Networks, CVPR 2017"
+
+DETECTORS: dict[str, Entry] = {
+    "fasterrcnn_resnet18_fpn": Entry(
+        faster_rcnn.fasterrcnn_resnet18_fpn, FASTER_RCNN, detection.faster_rcnn_from_scratch, "trainable batch norm"
+    ),
+    "fasterrcnn_resnet34_fpn": Entry(
+        faster_rcnn.fasterrcnn_resnet34_fpn, FASTER_RCNN, detection.faster_rcnn_from_scratch, "trainable batch norm"
+    ),
+    "fasterrcnn_resnet50_fpn": Entry(
+        faster_rcnn.fasterrcnn_resnet50_fpn, FASTER_RCNN, detection.faster_rcnn, "frozen batch norm, as published"
+    ),
+    "fasterrcnn_resnet101_fpn": Entry(
+        faster_rcnn.fasterrcnn_resnet101_fpn, FASTER_RCNN, detection.faster_rcnn, "frozen batch norm"
+    ),
+}
