@@ -11,10 +11,17 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from bestiary.ops.rois import channels_first, is_channels_last, pixels_first, room_in_layout
+from bestiary.ops.rois import copy_channels_first, is_channels_last, pixels_first, room_in_layout
 
 _TAPS_AT_ONCE = 1 << 22
 """Bilinear taps that the plain path holds at a time (index and weight: 50 MB)."""
+
+
+_BAND_BYTES = 1 << 20
+"""Of a map's gradient, summed at a time."""
+
+_THINNEST_BAND = 8
+"""Rows."""
 
 
 class Sampling(NamedTuple):
@@ -77,20 +84,19 @@ def pool_backward(
     """Write the gradient of `pool_forward`'s output into `grads` (contiguous or channels-last, of any content)."""
     rows_by_level = _rows_by_level(rois, levels, len(grads))
     by_kernel = grad.device.type == "cpu" and rois.dtype == torch.float32
-    compute = _kernel_backward if by_kernel else _plain_backward
     positions = sampling.positions(grad.shape[2:])
     grad = grad.detach().to(rois.dtype)
     for features_grad, rows, scale in zip(grads, rows_by_level, scales, strict=True):
-        batch, channels, height, width = features_grad.shape
-        fits = features_grad.dtype == rois.dtype and positions == 1
-        if fits and features_grad.is_contiguous(memory_format=torch.channels_last):
-            total = features_grad.permute(0, 2, 3, 1).zero_()
+        if not len(rows) or not grad.numel():
+            features_grad.zero_()
+        elif by_kernel and positions == 1 and features_grad.dtype == torch.float32:
+            _kernel_backward_in_bands(grad, rois, rows, scale, sampling, features_grad)
         else:
+            batch, channels, height, width = features_grad.shape
             total = room_in_layout((batch, height, width, channels), grad).zero_()
-        if len(rows) and grad.numel():
+            compute = _kernel_backward if by_kernel else _plain_backward
             compute(grad, rois, rows, scale, sampling, total)
-        if total.data_ptr() != features_grad.data_ptr():
-            features_grad.copy_(channels_first(total, positions))
+            copy_channels_first(total, positions, features_grad)
 
 
 def _rows_by_level(rois: Tensor, levels: Tensor | None, count: int) -> list[Tensor]:
@@ -110,18 +116,58 @@ def _kernel_forward(
 ) -> None:
     import numpy as np
 
+    from bestiary.ops._kernels.position_regions import position_forward
     from bestiary.ops._kernels.regions import align_forward
     from bestiary.ops._kernels.threads import in_threads
 
     last = not out.is_contiguous()
     target = (out.permute(0, 2, 3, 1) if last else out).numpy()
     arrays = maps.numpy(), rois.contiguous().numpy(), rows.numpy()
-    factor = np.float32(scale)
+    factor, (ratio, aligned, by_position) = np.float32(scale), sampling
+    compute = position_forward if by_position else align_forward
 
     def work(start: int, stop: int) -> None:
-        align_forward(*arrays, factor, *sampling, last, start, stop, target)
+        compute(*arrays, factor, ratio, aligned, last, start, stop, target)
 
     in_threads(work, len(rows), torch.get_num_threads(), grain=16)
+
+
+def _kernel_backward_in_bands(
+    grad: Float[Tensor, "R C _oh _ow"],
+    rois: Float[Tensor, "R 5"],
+    rows: Int64[Tensor, " K"],
+    scale: float,
+    sampling: Sampling,
+    features_grad: Float[Tensor, "B C H W"],
+) -> None:
+    """A band of rows at a time: it is summed channels-last, in the cache, and then written in the map's layout."""
+    import numpy as np
+
+    from bestiary.ops._kernels.regions import align_backward
+    from bestiary.ops._kernels.rows import channels_first
+    from bestiary.ops._kernels.threads import in_threads
+
+    batch, channels, height, width = features_grad.shape
+    last, grad_last = is_channels_last(features_grad), is_channels_last(grad)
+    source = (grad.permute(0, 2, 3, 1) if grad_last else grad.contiguous()).numpy()
+    arrays = source, rois.contiguous().numpy(), rows.numpy()
+    target = (features_grad.permute(0, 2, 3, 1) if last else features_grad.flatten(2)).numpy()
+    # Not too thin: a region that reaches into several bands is read in each.
+    tall = min(height, max(_THINNEST_BAND, _BAND_BYTES // (4 * width * channels)))
+    bands = [(picture, top) for picture in range(batch) for top in range(0, height, tall)]
+
+    def work(start: int, stop: int) -> None:
+        room = np.empty((tall, width, channels), np.float32)
+        for picture, top in bands[start:stop]:
+            bottom = min(top + tall, height)
+            band = target[picture, top:bottom] if last else room[: bottom - top]
+            align_backward(*arrays, np.float32(scale), *sampling[:2], grad_last, height, picture, top, band)
+            if not last:
+                place = target[picture : picture + 1, :, top * width : bottom * width]
+                pixels = band.reshape(1, -1, channels)
+                channels_first(pixels, 0, -(-pixels.shape[1] // 32), place)
+
+    in_threads(work, len(bands), torch.get_num_threads())
 
 
 def _kernel_backward(
@@ -132,20 +178,23 @@ def _kernel_backward(
     sampling: Sampling,
     total: Float[Tensor, "B H W C"],
 ) -> None:
+    """Of position-sensitive bins, or by way of a buffer of the whole map."""
     import numpy as np
 
-    from bestiary.ops._kernels.regions import align_backward
+    from bestiary.ops._kernels.position_regions import position_backward
     from bestiary.ops._kernels.threads import in_threads
 
+    if not sampling.by_position:
+        return _kernel_backward_in_bands(grad, rois, rows, scale, sampling, total.permute(0, 3, 1, 2))
     last = is_channels_last(grad)
     source = (grad.permute(0, 2, 3, 1) if last else grad.contiguous()).numpy()
     arrays = source, rois.contiguous().numpy(), rows.numpy()
     factor, target = np.float32(scale), total.numpy()
 
     def work(start: int, stop: int) -> None:
-        align_backward(*arrays, factor, *sampling, last, start, stop, target)
+        position_backward(*arrays, factor, *sampling[:2], last, start, stop, target)
 
-    in_threads(work, total.shape[3], torch.get_num_threads(), grain=64)
+    return in_threads(work, total.shape[3], torch.get_num_threads(), grain=64)
 
 
 def _plain_forward(

@@ -108,10 +108,29 @@ def pixels_first(features: Shaped[Tensor, "B C H W"], positions: int = 1) -> Sha
     return pixels
 
 
-def channels_first(pixels: Shaped[Tensor, "B H W C"], positions: int = 1) -> Shaped[Tensor, "B C H W"]:
+def _channels_first(pixels: Shaped[Tensor, "B H W C"], positions: int = 1) -> Shaped[Tensor, "B C H W"]:
     """The inverse of `pixels_first`; a view where `positions` is 1."""
     batch, height, width, channels = pixels.shape
     if positions == 1:
         return pixels.permute(0, 3, 1, 2)
     split = pixels.reshape(batch, height, width, positions, channels // positions)
     return split.permute(0, 4, 3, 1, 2).reshape(batch, channels, height, width)
+
+
+def copy_channels_first(
+    pixels: Shaped[Tensor, "B H W _C"], positions: int, target: Shaped[Tensor, "B _c H W"]
+) -> Shaped[Tensor, "B _c H W"]:
+    """Write [B, H, W, C] pixels, as `pixels_first` makes them, into a map of any layout, and give that."""
+    plain = pixels.device.type == "cpu" and pixels.dtype == target.dtype == torch.float32
+    if positions > 1 or not plain or not target.is_contiguous() or not pixels.is_contiguous():
+        return target.copy_(_channels_first(pixels, positions))
+    from bestiary.ops._kernels.rows import channels_first
+    from bestiary.ops._kernels.threads import in_threads
+
+    source, out = pixels.flatten(1, 2).numpy(), target.flatten(2).numpy()
+
+    def work(start: int, stop: int) -> None:
+        channels_first(source, start, stop, out)
+
+    in_threads(work, len(source) * -(-source.shape[1] // 32), torch.get_num_threads(), grain=16)
+    return target

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from bestiary.ops.rois import (
-    channels_first,
+    copy_channels_first,
     empty_in_layout,
     is_channels_last,
     pixels_first,
@@ -82,7 +82,7 @@ def _max_in_windows_backward(grad: Tensor, features: Tensor, pictures: Tensor, r
     if grad.numel():
         compute = _max_backward_by_kernel if _has_kernel(source) else _max_backward_in_torch
         compute(maps, windows, source, total)
-    return room_in_layout(features.shape, grad, is_channels_last(features)).copy_(channels_first(total))
+    return copy_channels_first(total, 1, room_in_layout(features.shape, grad, is_channels_last(features)))
 
 
 @torch.library.custom_op("bestiary::mean_in_windows_backward", mutates_args=())
@@ -102,7 +102,7 @@ def _mean_in_windows_backward(
     if grad.numel():
         compute = _mean_backward_by_kernel if _has_kernel(source) else _mean_backward_in_torch
         compute(windows, positions, source, total)
-    return room_in_layout(shape, grad, channels_last).copy_(channels_first(total, positions))
+    return copy_channels_first(total, positions, room_in_layout(shape, grad, channels_last))
 
 
 def _computed_in(values: Tensor) -> torch.dtype:
@@ -163,7 +163,9 @@ def _max_backward_by_kernel(
     def work(start: int, stop: int) -> None:
         max_backward(*arrays, source, last, start, stop, target)
 
-    in_threads(work, total.shape[3], torch.get_num_threads(), grain=64)
+    # Long ranges: a region that reaches into several is read in each.
+    units, threads = total.shape[0] * total.shape[1], torch.get_num_threads()
+    in_threads(work, units, threads, grain=max(8, -(-units // (2 * threads))))
 
 
 def _mean_by_kernel(

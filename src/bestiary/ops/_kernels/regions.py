@@ -1,115 +1,16 @@
 """RoIAlign, forward and backward, on channels-last float32 maps.
 
-Bilinear sampling is separable: a bin's average over its samples is `sum_y a[y] sum_x b[x] f[y, x]`. For each region the
-weights of both axes are merged by row and by column first, so that samples which share pixels cost one access, and all
-inner loops run over contiguous channels.
+Each line of bins is taken in two steps (`region_taps`): the map's rows are summed down once for all columns that any
+bin touches, and each bin is a sum of those columns. All inner loops run over contiguous channels, most of them over
+many pixels at once.
 """
 
-import math
-
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Int64
 from numba import njit
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _axis_taps(
-    begin: np.float32,
-    length: np.float32,
-    bins: int,
-    grid: int,
-    size: int,
-    indices: Int64[np.ndarray, "bins T"],
-    weights: Float32[np.ndarray, "bins T"],
-    counts: Int64[np.ndarray, " bins"],
-) -> None:
-    """Pixels and weights that the samples of each bin of one axis touch.
-
-    A sample beyond one pixel outside the map counts as zero; nearer ones take the border's value.
-
-    Args:
-        begin: where the region begins, in map pixels (float32, as the formula's rounding decides borders).
-        length: the region's length.
-        bins: number of bins.
-        grid: samples a bin.
-        size: length of the map.
-        indices: [bins, T] written.
-        weights: [bins, T] written.
-        counts: [bins] written: taps used.
-    """
-    bin_size = length / np.float32(bins)
-    for b in range(bins):
-        used = 0
-        for s in range(grid):
-            at = begin + np.float32(b) * bin_size + (np.float32(s) + np.float32(0.5)) * bin_size / np.float32(grid)
-            if not (at >= np.float32(-1.0) and at <= np.float32(size)):
-                continue
-            at = max(at, np.float32(0))
-            low = int(at)
-            high = low + 1
-            if low >= size - 1:
-                low = high = size - 1
-                at = np.float32(low)
-            upper = at - np.float32(low)
-            for index, weight in ((low, np.float32(1) - upper), (high, upper)):
-                if weight == 0:
-                    continue
-                if used > 0 and indices[b, used - 1] == index:
-                    weights[b, used - 1] += weight
-                elif used > 1 and indices[b, used - 2] == index:
-                    weights[b, used - 2] += weight
-                else:
-                    indices[b, used] = index
-                    weights[b, used] = weight
-                    used += 1
-        counts[b] = used
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _region(
-    roi: Float32[np.ndarray, " 5"], scale: np.float32, bins_h: int, bins_w: int, sampling_ratio: int, aligned: bool
-) -> tuple[np.float32, np.float32, np.float32, np.float32, int, int]:
-    """Region in map pixels and its sampling grid: y, x, height, width (float32), samples a bin down and across."""
-    shift = np.float32(0.5) if aligned else np.float32(0.0)
-    x1, y1 = roi[1] * scale - shift, roi[2] * scale - shift
-    width, height = roi[3] * scale - shift - x1, roi[4] * scale - shift - y1
-    if not aligned:
-        width, height = max(width, np.float32(1)), max(height, np.float32(1))
-    grid_h = grid_w = sampling_ratio
-    if not (math.isfinite(x1) and math.isfinite(y1) and math.isfinite(width) and math.isfinite(height)):
-        grid_h = grid_w = 0
-    elif sampling_ratio <= 0:
-        grid_h = max(0, math.ceil(height / np.float32(bins_h)))
-        grid_w = max(0, math.ceil(width / np.float32(bins_w)))
-    return y1, x1, height, width, grid_h, grid_w
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _add_four(
-    total: Float32[np.ndarray, " C"],
-    f0: Float32[np.ndarray, " C"],
-    f1: Float32[np.ndarray, " C"],
-    f2: Float32[np.ndarray, " C"],
-    f3: Float32[np.ndarray, " C"],
-    w0: np.float32,
-    w1: np.float32,
-    w2: np.float32,
-    w3: np.float32,
-) -> None:
-    for c in range(total.size):
-        total[c] += w0 * f0[c] + w1 * f1[c] + w2 * f2[c] + w3 * f3[c]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def add_one(total: Float32[np.ndarray, " C"], f0: Float32[np.ndarray, " C"], w0: np.float32) -> None:
-    for c in range(total.size):
-        total[c] += w0 * f0[c]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _most_taps(size: int, sampling_ratio: int) -> int:
-    """Room for a bin's taps: two a sample, or, where the grid follows the region, at most every pixel of the axis."""
-    return 2 * sampling_ratio if sampling_ratio > 0 else size + 2
+from bestiary.ops._kernels.region_taps import axis_taps, bounds, most_taps, region_grid
+from bestiary.ops._kernels.rows import PAD, add_one, read_bins, weighted_sum, write_bins
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -120,7 +21,6 @@ def align_forward(
     scale: np.float32,
     sampling_ratio: int,
     aligned: bool,
-    by_position: bool,
     channels_last: bool,
     start: int,
     stop: int,
@@ -135,72 +35,46 @@ def align_forward(
         scale: float32, map pixels a picture pixel.
         sampling_ratio: samples a bin and axis; <= 0 for ceil(size of the bin).
         aligned: shift by half a pixel.
-        by_position: bin b reads the b-th group of C / bins channels, not all C.
         channels_last: whether out is [R, h, w, C], else [R, C, h, w].
         start, stop: the range of `rows`.
         out: float32, contiguous, written at `rows`.
     """
-    height, width = features.shape[1:3]
+    height, width, channels = features.shape[1:]
     bins_h, bins_w = (out.shape[1], out.shape[2]) if channels_last else (out.shape[2], out.shape[3])
-    channels = features.shape[3] // (bins_h * bins_w) if by_position else features.shape[3]
-    most_y, most_x = _most_taps(height, sampling_ratio), _most_taps(width, sampling_ratio)
+    most_y, most_x = most_taps(height, sampling_ratio), most_taps(width, sampling_ratio)
     index_y, weight_y = np.empty((bins_h, most_y), np.int64), np.empty((bins_h, most_y), np.float32)
     index_x, weight_x = np.empty((bins_w, most_x), np.int64), np.empty((bins_w, most_x), np.float32)
     count_y, count_x = np.empty(bins_h, np.int64), np.empty(bins_w, np.int64)
-    means = np.empty((bins_h * bins_w, channels), np.float32)
+    places = np.arange(most_x)
+    line = np.empty(max(width, most_x) * channels, np.float32)
+    stride = channels + PAD
+    means = np.empty(bins_h * bins_w * stride, np.float32)
+    flat = features.reshape(-1)
     for position in range(start, stop):
         r = rows[position]
-        y, x, h, w, grid_h, grid_w = _region(rois[r], scale, bins_h, bins_w, sampling_ratio, aligned)
-        _axis_taps(y, h, bins_h, grid_h, height, index_y, weight_y, count_y)
-        _axis_taps(x, w, bins_w, grid_w, width, index_x, weight_x, count_x)
+        y, x, h, w, grid_h, grid_w = region_grid(rois[r], scale, bins_h, bins_w, sampling_ratio, aligned)
+        axis_taps(y, h, bins_h, grid_h, height, index_y, weight_y, count_y)
+        axis_taps(x, w, bins_w, grid_w, width, index_x, weight_x, count_x)
         share = np.float32(1) / np.float32(max(grid_h * grid_w, 1))
-        image = features[int(rois[r, 0])]
+        image, step = int(rois[r, 0]) * height * width * channels, width * channels
+        left, right, taps = bounds(index_x, count_x)
+        dense = right - left <= taps
         for by in range(bins_h):
+            down = (index_y[by], weight_y[by], count_y[by], share)
+            if dense:
+                weighted_sum(flat, image + left * channels, step, *down, line[: (right - left) * channels])
             for bx in range(bins_w):
-                mean = means[by * bins_w + bx]
-                mean[:] = 0
-                first = (by * bins_w + bx) * channels if by_position else 0
-                for ty in range(count_y[by]):
-                    line = image[index_y[by, ty], :, first : first + channels]
-                    row_weight = weight_y[by, ty] * share
-                    taps, tx = count_x[bx], 0
-                    while tx + 4 <= taps:
-                        i0, i1, i2, i3 = index_x[bx, tx], index_x[bx, tx + 1], index_x[bx, tx + 2], index_x[bx, tx + 3]
-                        w0, w1 = row_weight * weight_x[bx, tx], row_weight * weight_x[bx, tx + 1]
-                        w2, w3 = row_weight * weight_x[bx, tx + 2], row_weight * weight_x[bx, tx + 3]
-                        _add_four(mean, line[i0], line[i1], line[i2], line[i3], w0, w1, w2, w3)
-                        tx += 4
-                    while tx < taps:
-                        add_one(mean, line[index_x[bx, tx]], row_weight * weight_x[bx, tx])
-                        tx += 1
-        if channels_last:
-            out[r] = means.reshape(bins_h, bins_w, channels)
-        else:
-            transpose(means, out[r].reshape(channels, bins_h * bins_w))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def transpose(source: Shaped[np.ndarray, "N M"], target: Shaped[np.ndarray, "M N"]) -> None:
-    """target[j, i] = source[i, j], in tiles that stay in the first cache."""
-    n, m = source.shape
-    for first in range(0, m, 16):
-        last = min(first + 16, m)
-        for i in range(n):
-            for j in range(first, last):
-                target[j, i] = source[i, j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def read_bins(
-    grid: Float32[np.ndarray, "_ _ _"], channels_last: bool, low: int, high: int, bins: Float32[np.ndarray, "P c"]
-) -> None:
-    """Channels `low:high` of one region's grid ([h, w, C] if channels-last, else [C, h, w]) as rows, one a bin."""
-    if channels_last:
-        for by in range(grid.shape[0]):
-            for bx in range(grid.shape[1]):
-                bins[by * grid.shape[1] + bx] = grid[by, bx, low:high]
-    else:
-        transpose(grid[low:high].reshape(high - low, bins.shape[0]), bins)
+                at = (by * bins_w + bx) * stride
+                mean = means[at : at + channels]
+                if dense:
+                    across = (index_x[bx], weight_x[bx], count_x[bx], np.float32(1))
+                    weighted_sum(line, -left * channels, channels, *across, mean)
+                else:  # bins far apart: only the columns that are sampled
+                    for t in range(count_x[bx]):
+                        column = line[t * channels : (t + 1) * channels]
+                        weighted_sum(flat, image + index_x[bx, t] * channels, step, *down, column)
+                    weighted_sum(line, 0, channels, places, weight_x[bx], count_x[bx], np.float32(1), mean)
+        write_bins(means.reshape(bins_h * bins_w, stride), channels_last, out[r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -211,50 +85,85 @@ def align_backward(
     scale: np.float32,
     sampling_ratio: int,
     aligned: bool,
-    by_position: bool,
     channels_last: bool,
+    height: int,
+    picture: int,
     start: int,
-    stop: int,
-    features_grad: Float32[np.ndarray, "B H W C"],
+    band: Float32[np.ndarray, "h W C"],
 ) -> None:
-    """Add the gradient of channels `start:stop` of every region in `rows` to the map.
+    """The gradient of a band of a map's rows: the sum over the regions in `rows` that reach into it.
 
-    Threads share channels, not regions: each cell's sum runs over the regions in order, whatever the number of threads.
+    Threads share bands, not regions: each cell's sum runs over the regions in order, however the bands are cut.
 
     Args:
         grad: gradient of align_forward's out, contiguous.
-        start, stop: the range of the map's channels.
-        features_grad: [B, H, W, C] float32, added to.
+        height: H of the whole map.
+        picture: which one of the batch the band belongs to.
+        start: the map's row that the band begins with.
+        band: written.
 
     The others are those of `align_forward`.
     """
-    height, width = features_grad.shape[1:3]
+    stop, width, channels = start + band.shape[0], band.shape[1], band.shape[2]
     bins_h, bins_w = (grad.shape[1], grad.shape[2]) if channels_last else (grad.shape[2], grad.shape[3])
-    channels = grad.shape[3] if channels_last else grad.shape[1]
-    most_y, most_x = _most_taps(height, sampling_ratio), _most_taps(width, sampling_ratio)
+    most_y, most_x = most_taps(height, sampling_ratio), most_taps(width, sampling_ratio)
     index_y, weight_y = np.empty((bins_h, most_y), np.int64), np.empty((bins_h, most_y), np.float32)
     index_x, weight_x = np.empty((bins_w, most_x), np.int64), np.empty((bins_w, most_x), np.float32)
     count_y, count_x = np.empty(bins_h, np.int64), np.empty(bins_w, np.int64)
-    # Of the output's channels, those that this range of the map's can come from.
-    low, high = (0, channels) if by_position else (start, stop)
-    bins = np.empty((bins_h * bins_w, high - low), np.float32)
+    line = np.empty(width * channels, np.float32)
+    stride = channels + PAD
+    bins = np.empty((bins_h * bins_w, stride), np.float32)
+    flat_bins = bins.reshape(-1)
+    flat = band.reshape(-1)
+    flat[:] = 0
     for position in range(rows.size):
         r = rows[position]
-        y, x, h, w, grid_h, grid_w = _region(rois[r], scale, bins_h, bins_w, sampling_ratio, aligned)
-        _axis_taps(y, h, bins_h, grid_h, height, index_y, weight_y, count_y)
-        _axis_taps(x, w, bins_w, grid_w, width, index_x, weight_x, count_x)
+        if int(rois[r, 0]) != picture:
+            continue
+        y, x, h, w, grid_h, grid_w = region_grid(rois[r], scale, bins_h, bins_w, sampling_ratio, aligned)
+        axis_taps(y, h, bins_h, grid_h, height, index_y, weight_y, count_y)
+        first, after = _lines_within(index_y, count_y, start, stop)
+        if first >= after:
+            continue
+        axis_taps(x, w, bins_w, grid_w, width, index_x, weight_x, count_x)
+        left, right, taps = bounds(index_x, count_x)
+        dense = right - left <= taps
         share = np.float32(1) / np.float32(max(grid_h * grid_w, 1))
-        read_bins(grad[r], channels_last, low, high, bins)
-        image = features_grad[int(rois[r, 0])]
-        for by in range(bins_h):
-            for ty in range(count_y[by]):
-                line = image[index_y[by, ty]]
-                row_weight = weight_y[by, ty] * share
+        read_bins(grad[r], channels_last, first * bins_w, after * bins_w, 0, channels, bins)
+        for by in range(first, after):
+            if dense:
+                line[: (right - left) * channels] = 0
                 for bx in range(bins_w):
-                    first = (by * bins_w + bx) * channels if by_position else 0
-                    begin, end = max(start, first), min(stop, first + channels)
-                    if begin >= end:
-                        continue
-                    source = bins[by * bins_w + bx, begin - first - low : end - first - low]
-                    for tx in range(count_x[bx]):
-                        add_one(line[index_x[bx, tx], begin:end], source, row_weight * weight_x[bx, tx])
+                    at = (by * bins_w + bx) * stride
+                    source = flat_bins[at : at + channels]
+                    for t in range(count_x[bx]):
+                        at = (index_x[bx, t] - left) * channels
+                        add_one(line[at : at + channels], source, share * weight_x[bx, t])
+            for ty in range(count_y[by]):
+                row = index_y[by, ty] - start
+                if not 0 <= row < band.shape[0]:
+                    continue
+                if dense:
+                    at, size = (row * width + left) * channels, (right - left) * channels
+                    add_one(flat[at : at + size], line[:size], weight_y[by, ty])
+                    continue
+                for bx in range(bins_w):  # bins far apart: only the columns that were sampled
+                    at = (by * bins_w + bx) * stride
+                    source, factor = flat_bins[at : at + channels], share * weight_y[by, ty]
+                    for t in range(count_x[bx]):
+                        at = (row * width + index_x[bx, t]) * channels
+                        add_one(flat[at : at + channels], source, factor * weight_x[bx, t])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lines_within(
+    indices: Int64[np.ndarray, "bins T"], counts: Int64[np.ndarray, " bins"], start: int, stop: int
+) -> tuple[int, int]:
+    """The first line of bins that touches a pixel in `start:stop`, and the one after the last; equal if none does."""
+    first, after = 0, 0
+    for b in range(counts.size):
+        for t in range(counts[b]):
+            if start <= indices[b, t] < stop:
+                first = b if after == 0 else first
+                after = b + 1
+    return first, after

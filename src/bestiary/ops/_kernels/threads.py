@@ -4,6 +4,7 @@ The kernels release the interpreter lock, so plain threads scale as OpenMP would
 survive `fork` (a new process makes its own pool) and compile in half the time.
 """
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable
@@ -15,8 +16,19 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 def _pool(workers: int) -> ThreadPoolExecutor:
     key = (os.getpid(), workers)
     if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(workers, thread_name_prefix="bestiary-kernel")
+        _pools[key] = ThreadPoolExecutor(workers, thread_name_prefix="bestiary-kernel", initializer=_unbind)
     return _pools[key]
+
+
+def _unbind() -> None:
+    """Let a worker run on any processor where OpenMP was told to bind its threads.
+
+    OpenMP then binds the thread that loads it to one processor, and all threads made by that one would share it.
+    """
+    bound = {os.environ.get(name, "false").lower() for name in ("OMP_PROC_BIND", "GOMP_CPU_AFFINITY")} != {"false"}
+    if bound and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))  # of this thread alone
 
 
 def in_threads(work: Callable[[int, int], None], total: int, threads: int, grain: int = 1) -> None:
