@@ -71,7 +71,9 @@ class RunTexts:
         return cls(text, starts, sizes_hw, areas, boxes)
 
     @classmethod
-    def joined(cls, texts: Sequence[UInt8[np.ndarray, " _"]], sizes_hw: Sequence[tuple[int, int]]) -> "RunTexts":
+    def joined(
+        cls, texts: Sequence[UInt8[np.ndarray, " _"]], sizes_hw: Sequence[tuple[int, int]] | Int32[np.ndarray, "N 2"]
+    ) -> "RunTexts":
         """Masks given one by one."""
         starts = np.cumsum([0, *(len(text) for text in texts)], dtype=np.int64)
         sizes = np.array(sizes_hw, np.int32).reshape(-1, 2)
@@ -127,30 +129,47 @@ def texts_of_entries(entries: Entries, picture_sizes_hw: Int32[np.ndarray, "N 2"
     try:
         if (columns.kinds == TEXT).all():
             return RunTexts.of(columns.text, np.concatenate([[0], columns.text_ends]).astype(np.int64), sizes)
-        texts = _texts(columns, sizes)
-        return RunTexts.joined(texts, [(int(h), int(w)) for h, w in sizes])
+        joined, lengths = _drawn_texts(columns, sizes)
+        if lengths.all():
+            return RunTexts.of(joined, np.concatenate([[0], np.cumsum(lengths)]), sizes)
+        return RunTexts.joined(_other_texts(columns, sizes, joined, lengths), sizes)
     except RecordError as error:
         raise DataError(error.message, where=f"{entries.path}, {error.where}".replace(", mask ", ", entry ")) from None
 
 
-def _texts(columns: MaskColumns, sizes_hw: Int32[np.ndarray, "N 2"]) -> list[UInt8[np.ndarray, " _"]]:
-    from bestiary.metrics._kernels.entries import POLYGONS, TEXT
-    from bestiary.metrics._kernels.masks import polygons_to_text
+def _drawn_texts(
+    columns: MaskColumns, sizes_hw: Int32[np.ndarray, "N 2"]
+) -> tuple[UInt8[np.ndarray, " L"], Int64[np.ndarray, " N"]]:
+    """The polygons' texts, one after the other, and how long each entry's is: 0 for what is no good polygon."""
+    from bestiary.metrics._kernels.entries import POLYGONS
+    from bestiary.metrics._kernels.masks import polygons_to_texts
 
-    texts = [np.zeros(0, np.uint8)] * len(columns.kinds)
-    parts, sizes, kinds = columns.entry_parts.tolist(), sizes_hw.tolist(), columns.kinds.tolist()
-    ends = np.concatenate([[0], columns.text_ends])
+    lengths = np.zeros(len(columns.kinds), np.int64)
+    arrays = (columns.numbers, columns.part_ends, columns.entry_parts, columns.kinds == POLYGONS, sizes_hw)
+    pieces: dict[int, UInt8[np.ndarray, " _"]] = {}
 
     def work(first: int, last: int) -> None:
-        for i in range(first, last):
-            if kinds[i] == POLYGONS:
-                texts[i] = polygons_to_text(columns.numbers, columns.part_ends, parts[i], parts[i + 1], *sizes[i])
-            elif kinds[i] == TEXT:
-                texts[i] = columns.text[ends[i] : ends[i + 1]]
-            if not len(texts[i]):
-                texts[i] = _text_with_words(columns, i, (sizes[i][0], sizes[i][1]))
+        pieces[first] = polygons_to_texts(*arrays, first, last, lengths)
 
-    in_threads(work, len(kinds), torch.get_num_threads(), _GRAIN)
+    in_threads(work, len(lengths), torch.get_num_threads(), _GRAIN)
+    return np.concatenate([np.zeros(0, np.uint8), *(pieces[first] for first in sorted(pieces))]), lengths
+
+
+def _other_texts(
+    columns: MaskColumns,
+    sizes_hw: Int32[np.ndarray, "N 2"],
+    drawn: UInt8[np.ndarray, " L"],
+    lengths: Int64[np.ndarray, " N"],
+) -> list[UInt8[np.ndarray, " _"]]:
+    """Every entry's text, given those of the polygons."""
+    from bestiary.metrics._kernels.entries import TEXT
+
+    ends, text_ends = np.cumsum(lengths).tolist(), [0, *columns.text_ends.tolist()]
+    texts = []
+    for i, (kind, end, length) in enumerate(zip(columns.kinds.tolist(), ends, lengths.tolist(), strict=True)):
+        text = columns.text[text_ends[i] : text_ends[i + 1]] if kind == TEXT else drawn[end - length : end]
+        height, width = sizes_hw[i].tolist()
+        texts.append(text if len(text) else _text_with_words(columns, i, (height, width)))
     return texts
 
 

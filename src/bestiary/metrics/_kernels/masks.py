@@ -175,6 +175,38 @@ def polygons_to_text(
 
 
 @njit(cache=True, nogil=True)
+def polygons_to_texts(
+    numbers: np.ndarray,
+    part_ends: np.ndarray,
+    entry_parts: np.ndarray,
+    drawn: np.ndarray,
+    sizes_hw: np.ndarray,
+    first: int,
+    last: int,
+    lengths: np.ndarray,
+) -> np.ndarray:
+    """`polygons_to_text` of the entries `first` to `last` that are `drawn`, one after the other.
+
+    Args:
+        lengths: [N] written: characters of each entry's text, 0 for one that is not drawn or cannot be.
+    """
+    texts, used = np.empty(64 * (last - first) + 1024, np.uint8), 0
+    for i in range(first, last):
+        lengths[i] = 0
+        if not drawn[i]:
+            continue
+        height, width = sizes_hw[i]
+        text = polygons_to_text(numbers, part_ends, entry_parts[i], entry_parts[i + 1], height, width)
+        if used + text.size > texts.size:
+            longer = np.empty(2 * (used + text.size), np.uint8)
+            longer[:used] = texts[:used]
+            texts = longer
+        texts[used : used + text.size] = text
+        used, lengths[i] = used + text.size, text.size
+    return texts[:used]
+
+
+@njit(cache=True, nogil=True)
 def gather(text: np.ndarray, starts: np.ndarray, rows: np.ndarray, out: np.ndarray, out_starts: np.ndarray) -> None:
     """The texts of `rows`, one after the other."""
     for i in range(rows.size):
