@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -38,7 +38,11 @@ class System(nn.Module):
         in_channels: channels of a picture.
         model_name: its name in the zoo, and
         arguments: what its constructor was given beside the categories: together they rebuild it from a checkpoint.
+        further_arguments: names that every system of this kind takes beside those of its constructor; a zoo hands them
+            to `take` and keeps them in `arguments`.
     """
+
+    further_arguments: ClassVar[frozenset[str]] = frozenset()
 
     task: str = ""
     categories: tuple[str, ...]
@@ -49,6 +53,17 @@ class System(nn.Module):
     def __init__(self, categories: Sequence[str]) -> None:
         super().__init__()
         self.categories = tuple(categories)
+
+    def take(self, arguments: Mapping[str, Any]) -> None:
+        """Set `further_arguments`, all or some of them; the others keep their values."""
+        if arguments:
+            raise NotImplementedError
+
+    def start_state(self, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+        """What of another network's state this one starts from, by its own names, and a line that says so. A state of
+        its own kind, and one it knows nothing of, come back as they are, with no line.
+        """
+        return state, ""
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> Any:
         """Raw outputs for normalised pixels."""

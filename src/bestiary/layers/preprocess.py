@@ -5,6 +5,7 @@ A part of every system, so that a checkpoint carries its own preprocessing and n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Shaped
@@ -15,6 +16,18 @@ from bestiary.errors import RecordError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+BYTE_STD = (1 / 255, 1 / 255, 1 / 255)
+"""Of networks that see 0..255: the mean is taken off and nothing is divided."""
+
+CAFFE_VGG_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+"""Red, green, blue of the files that VGG's authors published for Caffe, whose networks see blue, green, red, 0..255."""
+
+VGG_FEATURES_MEAN = (0.48235, 0.45882, 0.40784)
+"""With `BYTE_STD`, of the fully convolutional VGG-16 that SSD starts from (torchvision's `vgg16_features`): RGB,
+0..255."""
+
+ChannelOrder = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +46,25 @@ class PixelBatch:
 
 
 class Normalize(nn.Module):
-    """uint8 0..255 or float 0..1 to `(x - mean) / std`; the numbers are per channel, on the 0..1 scale."""
+    """uint8 0..255 or float 0..1 to `(x - mean) / std`; the numbers are per channel, on the 0..1 scale.
+
+    Args:
+        mean: in the order of the picture's channels, RGB.
+        std: likewise.
+        channel_order: "bgr" hands the channels on in reverse, as Caffe's networks want them.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        channel_order: ChannelOrder = "rgb",
+    ) -> None:
         super().__init__()
+        self.channel_order = channel_order
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
@@ -49,7 +74,8 @@ class Normalize(nn.Module):
             wanted = f"{len(self.mean)} channels [..., C, H, W]"
             raise RecordError(f"got a picture of shape {tuple(image.shape)}, wanted {wanted}", where="images")
         scaled = image.to(self.mean.dtype) / 255 if image.dtype == torch.uint8 else image.to(self.mean.dtype)
-        return (scaled - self.mean) / self.std
+        normal = (scaled - self.mean) / self.std
+        return normal.flip(-3) if self.channel_order == "bgr" else normal
 
 
 def short_side_scale(size_hw: tuple[int, int], short: int, longest: int) -> float:
