@@ -8,8 +8,9 @@ MSRA and Caffe files need, strides on the first 1x1: `MSRABottleneck`, `resnet50
 `resnet18_cifar` is ImageNet's ResNet-18 with the 3x3 stem of section 4.2, not that section's 6n+2 layer network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -62,6 +63,10 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+LAYER_NAMES: Mapping[str, str] = {f"conv{i + 1}_x": f"layer{i}" for i in range(1, 5)}
+"""The stages of table 1, by which a net can be cut."""
+
+
 class ResNet(nn.Module):
     """The trunk: pictures to C2, C3, C4, C5.
 
@@ -79,6 +84,7 @@ class ResNet(nn.Module):
     """
 
     levels: tuple[Level, ...]
+    layer_names: ClassVar[Mapping[str, str]] = LAYER_NAMES
     conv1: nn.Conv2d
     bn1: nn.Module
     maxpool: nn.Module
@@ -133,6 +139,11 @@ class ResNetClassifier(Classifier):
         label_smoothing: share of the target spread over all categories (Szegedy et al., 2016, section 7).
     """
 
+    layer_names: ClassVar[Mapping[str, str]] = {
+        **LAYER_NAMES,
+        **{f"C{i + 1}": f"layer{i}" for i in range(1, 5)},
+        "pool5": "mean",
+    }
     conv1: nn.Conv2d
     bn1: nn.Module
     maxpool: nn.Module

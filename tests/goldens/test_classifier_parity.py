@@ -1,4 +1,4 @@
-"""Our ResNets against torchvision's: the same state, and with the same parameters the same logits."""
+"""Our classifiers against torchvision's: the same state, and with the same parameters the same logits."""
 
 from types import ModuleType
 
@@ -7,9 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from bestiary import zoo
 from bestiary.backbones import resnet
 
 NAMES = [
+    "alexnet",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "vgg16_bn",
+    "googlenet",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -18,6 +26,13 @@ NAMES = [
     "resnext50_32x4d",
     "resnext101_32x8d",
     "wide_resnet50_2",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
 ]
 
 
@@ -35,7 +50,7 @@ def test_state_and_logits_are_torchvisions(
     pixels: Tensor,
 ) -> None:
     with torch.device("meta"):
-        network = getattr(resnet, name)()
+        network = zoo.build(name)
     network = network.to_empty(device="cpu").eval()
     parameters, lines = states[name]
     assert sum(p.numel() for p in network.parameters()) == parameters
