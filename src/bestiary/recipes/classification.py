@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bestiary.errors import UsageError
+from bestiary.heads.views import View
 from bestiary.recipes.colours import ColourFields
 from bestiary.recipes.recipe import Recipe
 from bestiary.training.settings import Settings
 from bestiary.transforms.colour import PCAColour
 from bestiary.transforms.compose import Compose, Transform
 from bestiary.transforms.crops import RandomCrop, RandomResizedCrop
-from bestiary.transforms.geometry import RandomHorizontalFlip, RandomVerticalFlip
-from bestiary.transforms.resizing import ResizeShortSide
+from bestiary.transforms.geometry import RandomAffine, RandomHorizontalFlip, RandomVerticalFlip
+from bestiary.transforms.resizing import RandomShortSide, ResizeShortSide
 
 
 @dataclass(frozen=True)
@@ -20,33 +22,58 @@ class ClassificationPictures(ColourFields):
     Attributes:
         resize: shorter side before the centre crop of prediction.
         crop: side of the square that the network sees.
+        resize_range: shorter side before the random crop of training, smallest and largest (the scale jitter of VGG and
+            ResNet); none for `area`, or for `resize` where that is none too.
         area: share of the picture that a random crop covers, smallest and largest; none for no random scale.
         aspect: width over height of a random crop, smallest and largest.
-        shift: instead of a random scale: pad by so many pixels and crop back at a random place.
+        shift: instead of a random area: pad by so many pixels and crop back at a random place.
+        turn: largest rotation either way, degrees.
         flip: chance of a mirror image.
         vertical_flip: chance of an upside-down image.
         pca_colour: standard deviation of AlexNet's colour shift along the principal colours; 0.1 in its paper.
         label_smoothing: share of the target spread over all classes.
+        views: what prediction looks at: the centre crop; ten crops (corners, centre, their mirror images); or the dense
+            map of the whole picture. The trained model remembers it.
+        view_sides: shorter sides that prediction scales to, one after the other, in place of `resize`.
+        view_flip: prediction looks at the mirror image of each view, too.
     """
 
     resize: int = 256
     crop: int = 224
+    resize_range: tuple[int, int] | None = None
     area: tuple[float, float] | None = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     shift: int = 0
+    turn: float = 0.0
     flip: float = 0.5
     vertical_flip: float = 0.0
     pca_colour: float = 0.0
     label_smoothing: float = 0.0
+    views: View = "centre"
+    view_sides: tuple[int, ...] = ()
+    view_flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resize_range is None:
+            return
+        low, high = self.resize_range
+        if not self.crop <= low <= high:
+            raise UsageError(f"got {low},{high}, wanted two sides from the crop's {self.crop} on", where="resize_range")
+        if self.area is not None:
+            mend = "Each is a random scale: set --area none, or --resize-range none."
+            raise UsageError("got a range of sides and a range of areas", where="resize_range", mend=mend)
 
     def train_transform(self, joint_pairs: tuple[tuple[int, int], ...] = ()) -> Transform:
-        """Random crop, mirror image, colours."""
+        """Rotation, random crop, mirror image, colours."""
         size = (self.crop, self.crop)
-        steps: list[Transform]
-        if self.area is None:
-            steps = [ResizeShortSide(self.resize), RandomCrop(size, pad=self.shift)]
+        steps: list[Transform] = [RandomAffine(degrees=self.turn)] if self.turn else []
+        if self.area is not None:
+            steps.append(RandomResizedCrop(size, self.area, self.aspect))
+        elif self.resize_range is not None:
+            low, high = self.resize_range
+            steps += [RandomShortSide(range(low, high + 1)), RandomCrop(size, pad=self.shift)]
         else:
-            steps = [RandomResizedCrop(size, self.area, self.aspect)]
+            steps += [ResizeShortSide(self.resize), RandomCrop(size, pad=self.shift)]
         steps += [RandomHorizontalFlip(self.flip), RandomVerticalFlip(self.vertical_flip)]
         steps += self.colour_steps()
         if self.pca_colour:
@@ -54,8 +81,9 @@ class ClassificationPictures(ColourFields):
         return Compose(tuple(steps))
 
     def arguments(self) -> dict[str, Any]:
-        """The size that prediction works at."""
-        return {"resize": self.resize, "crop": self.crop, "label_smoothing": self.label_smoothing}
+        """Size, views and smoothing, which the system holds itself."""
+        sizes = {"resize": self.resize, "crop": self.crop, "label_smoothing": self.label_smoothing}
+        return {**sizes, "views": self.views, "view_sides": self.view_sides, "view_flip": self.view_flip}
 
 
 def resnet() -> Recipe:
