@@ -233,7 +233,7 @@ def test_a_published_detector_is_found_checked_renamed_and_gets_its_eps(
     report = load_published(here, "fasterrcnn_resnet50_fpn", offline=True)
     assert len(report.loaded) == len(here.state_dict())
     assert equal(dict(here.state_dict()), dict(there.state_dict()))
-    assert here.norm.eps == report.norm_eps == 0.0
+    assert here.norm.eps == report.arguments["norm_eps"] == 0.0
 
 
 def test_a_public_segmenter_goes_through_a_file_into_ours(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bestiary.errors import CheckpointError
+from bestiary.system import System
 from bestiary.weights.converters import (
     COUNTER,
     match_norm_counters,
@@ -23,7 +24,7 @@ from bestiary.weights.converters import (
     set_frozen_norm_eps,
     strip_prefix,
 )
-from bestiary.weights.registry import find_entry
+from bestiary.weights.registry import Published, find_entry
 from bestiary.weights.store import Progress, fetch
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -54,8 +55,10 @@ class LoadReport:
         unexpected: names of the file that the model lacks.
         mismatched: entries of different shapes that were not copied.
         new_head: those of `mismatched` that differ in the number of categories only: they keep their initial values.
-        norm_eps: what the epsilon of the frozen norms was set to, None if it was left alone. Whoever writes the model
-            to a checkpoint of its own must keep it with the constructor's arguments: it is no entry of a state.
+        arguments: what the model was told that is no entry of a state (epsilon of its frozen norms, size of the
+            pictures that the file was measured with), by the names of its constructor. Whoever writes the model to a
+            checkpoint must keep them.
+        note: what was taken over from another network, where the state was of one (`System.start_state`).
     """
 
     loaded: tuple[str, ...] = ()
@@ -63,11 +66,12 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
     new_head: tuple[Mismatch, ...] = ()
-    norm_eps: float | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def summary(self) -> str:
         """One line for the user."""
-        parts = [f"{len(self.loaded)} entries loaded"]
+        parts = [self.note or f"{len(self.loaded)} entries loaded"]
         if self.new_head:
             numbers = ", ".join(f"{m.name} {m.file_shape[0]} -> {m.model_shape[0]}" for m in self.new_head)
             parts.append(f"new head for other categories, at its initial values: {numbers}")
@@ -119,7 +123,8 @@ def load_state(
     """Copy a state into a model; if it does not fit, the model stays as it was.
 
     Names of torchvision's first detectors are translated where the model has the newer ones; counters of batch norms
-    may be missing or superfluous.
+    may be missing or superfluous. Of another network's state that the model can start from (`System.start_state`), it
+    takes that part and keeps the rest of its own.
 
     Args:
         model: gets the values, converted to its own types and devices.
@@ -138,6 +143,8 @@ def load_state(
             nothing at all fits.
     """
     own = model.state_dict()
+    start, note = model.start_state(state) if isinstance(model, System) else (state, "")
+    state = {**own, **start} if note else state
     renamed = rename_detector_v1(state)
     entries = dict(state) if set(state) <= set(own) else renamed
     report = _compare(own, match_norm_counters(entries, own), new_head)
@@ -150,7 +157,7 @@ def load_state(
     with torch.no_grad():
         for name in report.loaded:
             own[name].copy_(entries[name])
-    return report
+    return replace(report, loaded=tuple(n for n in report.loaded if n in start), note=note) if note else report
 
 
 def load_published(
@@ -158,17 +165,37 @@ def load_published(
 ) -> LoadReport:
     """Find or fetch the published weights called `name` (`registry.find_entry`), and load them with all they ask for.
 
+    Of a file that has numbers for one part only, the rest of the model keeps its own. A classifier that was not told
+    otherwise takes over the size of pictures that the file was measured with.
+
     Raises:
         UsageError: nothing is called so.
         CheckpointError: the file is missing, is not the published one, or does not fit.
     """
     entry = find_entry(name)
     path = fetch(entry, offline=offline, progress=progress)
-    report = load_state(model, read_state(path), entry.model, new_head, where=str(path))
-    if entry.norm_eps is None:
-        return report
-    set_frozen_norm_eps(model, entry.norm_eps)
-    return replace(report, norm_eps=entry.norm_eps)
+    state = read_state(path)
+    if entry.part is not None:
+        inside = entry.part + "."
+        kept = {name: value for name, value in model.state_dict().items() if not name.startswith(inside)}
+        state = {**kept, **{name: value for name, value in state.items() if name.startswith(inside)}}
+    report = load_state(model, state, entry.model, new_head, where=str(path))
+    return replace(report, arguments=_tell(model, entry))
+
+
+def _tell(model: nn.Module, entry: Published) -> dict[str, Any]:
+    """Tell the model what its file asks for beside the numbers, and say what that was."""
+    told = dict(entry.arguments)
+    if entry.norm_eps is not None:
+        set_frozen_norm_eps(model, entry.norm_eps)
+        told["norm_eps"] = entry.norm_eps
+    chosen: Mapping[str, Any] = getattr(model, "arguments", {})
+    if entry.crop is not None and hasattr(model, "crop") and not {"resize", "crop"} & set(chosen):
+        told |= {"resize": entry.resize, "crop": entry.crop}
+    for name, value in told.items():
+        if hasattr(model, name):
+            setattr(model, name, value)
+    return told
 
 
 def _compare(own: Mapping[str, Tensor], entries: Mapping[str, Tensor], new_head: bool) -> LoadReport:

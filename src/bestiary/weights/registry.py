@@ -1,13 +1,14 @@
 """Published checkpoint files: address, digest, licence, training data and the numbers their publishers report.
 
-Entries are torchvision's (names, digests and accuracies as in its model pages). The digest is the first eight digits
-of the file's SHA-256, which its name carries. The files are under BSD-3-Clause; what they were trained on has terms of
-its own, and `commercial_ok` is true only where neither leaves a doubt. It is information, not legal advice.
+Entries are torchvision's (names, digests and accuracies as in its model pages). The digest is the first eight (of some
+files: ten) digits of the file's SHA-256, which its name carries. The files are under BSD-3-Clause; what they were
+trained on has terms of its own, and `commercial_ok` is true only where neither leaves a doubt. It is information, not
+legal advice.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -51,12 +52,16 @@ class Published:
     Attributes:
         model: name in the zoo.
         tag: which training it comes from, such as "imagenet1k_v2".
-        file: file name; its last eight digits before the suffix are `sha256_prefix`.
+        file: file name; the digits between its last hyphen and the suffix are `sha256_prefix`.
         data: what it was trained on.
         scores: what the publisher reports, percent: "top1" and "top5" on the ImageNet validation set, "box_ap" on COCO
             val2017.
         resize: side that the shorter side is resized to before the centre crop, for classifiers.
         crop: side of the centre crop that the scores were taken with.
+        mean: of the pixels it was trained with (RGB, 0..1), where that is not ImageNet's.
+        std: likewise.
+        arguments: what the model's constructor must be told for this file.
+        part: the only part of the model that the file has values for, if not all: the rest keeps its own.
         categories: layout of the outputs.
         norm_eps: epsilon of the frozen norms it was trained with, where that is not the default of 1e-5.
         licence: of the file.
@@ -70,6 +75,10 @@ class Published:
     scores: Mapping[str, float] = field(hash=False)
     resize: int | None = None
     crop: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    part: str | None = None
     categories: CategoriesKind = "imagenet-1k"
     norm_eps: float | None = None
     licence: str = "BSD-3-Clause"
@@ -108,15 +117,52 @@ class Published:
             "commercial_ok": self.commercial_ok,
             "categories": self.categories,
             "scores": dict(self.scores),
+            **({"part": self.part} if self.part else {}),
         }
 
 
-def _classifier(model: str, version: int, digest: str, top1: float, top5: float, resize: int = 256) -> Published:
+def _classifier(
+    model: str, version: int, digest: str, top1: float, top5: float, resize: int = 256, stem: str = ""
+) -> Published:
     scores = MappingProxyType({"top1": top1, "top5": top5})
-    return Published(model, f"imagenet1k_v{version}", f"{model}-{digest}.pth", IMAGENET, scores, resize, 224)
+    return Published(model, f"imagenet1k_v{version}", f"{stem or model}-{digest}.pth", IMAGENET, scores, resize, 224)
+
+
+GOOGLENET = replace(
+    _classifier("googlenet", 1, "1378be20", 69.778, 89.530),
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    arguments=MappingProxyType({"transform_input": True}),
+)
+"""It was trained by another library with pixels of -1..1, which the net makes of ImageNet's normalisation by itself."""
+
+VGG16_FEATURES = Published(
+    "vgg16",
+    "imagenet1k_features",
+    "vgg16_features-amdegroot-88682ab5.pth",
+    IMAGENET,
+    MappingProxyType({}),
+    256,
+    224,
+    mean=(0.48235, 0.45882, 0.40784),
+    std=(1 / 255,) * 3,
+    part="features",
+)
+"""The paper's own convolutions, from Caffe and turned to RGB, from which SSD starts; its classifier is empty."""
 
 
 FILES: tuple[Published, ...] = (
+    _classifier("alexnet", 1, "7be5be79", 56.522, 79.066, stem="alexnet-owt"),
+    _classifier("vgg11", 1, "8a719046", 69.020, 88.628),
+    _classifier("vgg13", 1, "19584684", 69.928, 89.246),
+    VGG16_FEATURES,
+    _classifier("vgg16", 1, "397923af", 71.592, 90.382),
+    _classifier("vgg19", 1, "dcbb9e9d", 72.376, 90.876),
+    _classifier("vgg11_bn", 1, "6002323d", 70.370, 89.810),
+    _classifier("vgg13_bn", 1, "abd245e5", 71.586, 90.374),
+    _classifier("vgg16_bn", 1, "6c64b313", 73.360, 91.516),
+    _classifier("vgg19_bn", 1, "c79401a0", 74.218, 91.842),
+    GOOGLENET,
     _classifier("resnet18", 1, "f37072fd", 69.758, 89.078),
     _classifier("resnet34", 1, "b627a593", 73.314, 91.420),
     _classifier("resnet50", 1, "0676ba61", 76.130, 92.862),
@@ -134,6 +180,17 @@ FILES: tuple[Published, ...] = (
     _classifier("wide_resnet50_2", 2, "9ba9bcbe", 81.602, 95.758, 232),
     _classifier("wide_resnet101_2", 1, "32ee1156", 78.848, 94.284),
     _classifier("wide_resnet101_2", 2, "d733dc28", 82.510, 96.020, 232),
+    _classifier("squeezenet1_0", 1, "b66bff10", 58.092, 80.420),
+    _classifier("squeezenet1_1", 1, "b8a52dc0", 58.178, 80.624),
+    _classifier("mobilenet_v2", 1, "b0353104", 71.878, 90.286),
+    _classifier("mobilenet_v2", 2, "7ebf99e0", 72.154, 90.822, 232),
+    _classifier("mobilenet_v3_large", 1, "8738ca79", 74.042, 91.340),
+    _classifier("mobilenet_v3_large", 2, "5c1a4163", 75.274, 92.566, 232),
+    _classifier("mobilenet_v3_small", 1, "047dcff4", 67.668, 87.402),
+    _classifier("shufflenet_v2_x0_5", 1, "f707e7126e", 60.552, 81.746, stem="shufflenetv2_x0.5"),
+    _classifier("shufflenet_v2_x1_0", 1, "5666bf0f80", 69.362, 88.316, stem="shufflenetv2_x1"),
+    _classifier("shufflenet_v2_x1_5", 1, "3c479a10", 72.996, 91.086, 232, "shufflenetv2_x1_5"),
+    _classifier("shufflenet_v2_x2_0", 1, "8be3c8ee", 76.230, 93.006, 232, "shufflenetv2_x2_0"),
     Published(
         "fasterrcnn_resnet50_fpn",
         "coco_v1",
@@ -150,6 +207,11 @@ FILES: tuple[Published, ...] = (
 def published(model: str) -> tuple[Published, ...]:
     """The files of one model, oldest first; empty if none was published."""
     return tuple(entry for entry in FILES if entry.model == model)
+
+
+def is_published(name: str) -> bool:
+    """Whether `name` is one of the files: "resnet50.imagenet1k_v1"."""
+    return any(entry.name == name for entry in FILES)
 
 
 def find_entry(name: str) -> Published:
