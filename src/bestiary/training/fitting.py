@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from bestiary.data.loader import Pictures
 from bestiary.errors import TrainingError, UsageError
 from bestiary.records import Sample
 from bestiary.system import FittedSystem
@@ -34,9 +35,25 @@ class FitSettings:
         return {"seed": self.seed}
 
 
+class Samples(Sequence[Sample]):
+    """A map-style data set as the sequence that systems are fitted to; every access decodes a picture."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """The sample, or a list of them."""
+        if isinstance(index, slice):
+            return [self.pictures[i] for i in range(len(self))[index]]
+        return self.pictures[range(len(self))[index]]
+
+
 def fit(
     system: FittedSystem,
-    samples: Sequence[Sample],
+    pictures: Pictures,
     settings: FitSettings,
     *,
     out: Path,
@@ -47,7 +64,7 @@ def fit(
 
     Args:
         system: fitted in place.
-        samples: the training pictures.
+        pictures: what is learned from.
         settings: see `FitSettings`.
         out: the run's folder; must not hold a run.
         identity: what a checkpoint must say to rebuild the system.
@@ -58,19 +75,19 @@ def fit(
         TrainingError: no pictures.
         CheckpointError: a file cannot be written.
     """
-    if len(samples) == 0:
+    if len(pictures) == 0:
         raise TrainingError("there is no picture to fit to", mend="Is the split empty?")
     folder = RunFolder(out)
     folder.claim(resume=False)
     begun = time.monotonic()
     with torch.no_grad():
-        system.fit(samples, settings.seed, say)
+        system.fit(Samples(pictures), settings.seed, say)
     seconds = time.monotonic() - begun
-    facts = {"pictures": f"{len(samples):,}", "seconds": f"{seconds:.1f}"}
+    facts = {"pictures": f"{len(pictures):,}", "seconds": f"{seconds:.1f}"}
     folder.write_settings(settings.to_dict(), dict(identity), facts)
     state = system.state_dict()
     for path in (folder.best, folder.last):
         write_model(path, state, identity)
-    row = {"epoch": 1, "step": 1, "images_per_s": len(samples) / seconds if seconds else 0.0, "seconds": seconds}
+    row = {"epoch": 1, "step": 1, "images_per_s": len(pictures) / seconds if seconds else 0.0, "seconds": seconds}
     write_atomically(folder.results, ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
     return Run(folder.path, folder.best, folder.last, [row], None, "fitted")

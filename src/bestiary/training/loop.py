@@ -117,7 +117,7 @@ class _Loop:
         system.to(self.engine.device)
         if settings.channels_last:
             system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.frozen = freeze(system, settings.freeze)
+        self.frozen = freeze(system, settings.freeze, settings.train_only)
         self.optimiser = build_optimiser(system, settings)
         self.average = WeightAverage(system, settings.ema, settings.warmup_steps) if settings.ema else None
         self.objective = self.engine.accelerator.prepare_model(Objective(system))

@@ -75,6 +75,8 @@ class Settings:
         keep: how many epochs' weights to keep beside best and last.
         balance: none; classes (each class equally often); repeat (pictures of rare classes more often).
         freeze: parts that stay as they are, by the beginning of their parameters' names (`backbone.stem`).
+        train_only: the only parts that are trained, named likewise; `head` is the layer that makes a classifier's
+            logits. Everything else stays as it is, statistics of norms too.
         channels_last: keep activations with channels innermost, faster for convolutions on most processors.
         deterministic: only algorithms that give the same bits each time; an operation without one is an error.
         on_nonfinite: what to do when a loss or gradient is not finite: stop, or skip that step.
@@ -113,6 +115,7 @@ class Settings:
     keep: int = 0
     balance: Balance = "none"
     freeze: tuple[str, ...] = ()
+    train_only: tuple[str, ...] = ()
     channels_last: bool = False
     deterministic: bool = False
     on_nonfinite: OnNonfinite = "stop"
@@ -204,7 +207,7 @@ def _fit(name: str, value: Any, default: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is tuple and isinstance(value, list | tuple):
-        if name in ("freeze", "lr_factors"):
+        if name in ("freeze", "train_only", "lr_factors"):
             if all(isinstance(v, str) for v in value):
                 return tuple(value)
         elif name == "betas" and len(value) != 2:
