@@ -42,6 +42,11 @@ def test_the_whole_road(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert call("eval", run, "--data", folder, "--split", "test", "--json") == 0
     assert json.loads(capsys.readouterr().out)["scores"] == document["scores"]
 
+    assert call("eval", run, "--data", folder, "--views", "ten_crop", "--view-sides", "32,36", "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)["scores"][0]["values"]) == set(document["scores"][0]["values"])
+    assert call("eval", run, "--data", folder, "--views", "everywhere") == 2
+    assert "wanted centre|ten_crop|dense" in capsys.readouterr().err
+
     assert call("eval", run, "--data", folder, "--report", tmp_path / "page.html") == 0
     assert "top1" in capsys.readouterr().out
     assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The main job on small made pictures: create, train, fine-tune, load, evaluate, predict."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 
 import bestiary
 from bestiary import zoo
+from bestiary.cli.main import main
 from bestiary.errors import CheckpointError, DataError, UsageError
 from bestiary.pictures.encode import write_image
 from bestiary.verbs.models import identity_of, load_weights, save
-from bestiary.verbs.predicting import Outputs, predict_source
+from bestiary.verbs.predicting import Outputs, Timing, predict_source
 from bestiary.verbs.training import Splits
 
 
@@ -199,3 +201,52 @@ def test_a_graphs_settings_are_refused_for_a_checkpoint(tmp_path: Path) -> None:
         bestiary.load(tmp_path, threads=1)
     with pytest.raises(UsageError, match="bfloat16"):
         bestiary.load(tmp_path, precision="bfloat16")
+
+
+def test_predictions_name_as_many_classes_as_asked_and_say_where_the_time_went(run, folder, capsys) -> None:
+    model, timing = bestiary.load(run.best), Timing()
+    outputs = Outputs(folder / "none", draw=False, top=1)
+    found = list(predict_source(model, str(folder / "test" / "red things"), outputs, batch=3, timing=timing))
+    assert len(found) == 4
+    assert outputs.summary(found[0]) == f"red things {found[0].top(1)[0][1]:.3f}"
+    assert [t["category"] for t in outputs.document(found[0])["top"]] == ["red things"]
+    assert timing.pictures == 1, "the first batch of three is kept apart"
+    assert min(timing.decode_s, timing.network_s, timing.first_s) > 0
+    assert re.fullmatch(r"decode [\d.]+ ms, network [\d.]+ ms a picture \(first batch [\d.]+ ms\)", timing.summary())
+    with pytest.raises(UsageError, match="--top: got 0"):
+        list(predict_source(model, str(folder), Outputs(folder / "none", top=0)))
+
+
+def test_timing_by_hand() -> None:
+    timing = Timing()
+    assert timing.summary() == ""
+    timing.add(2, 0.5, 1.0)
+    assert timing.summary() == "first batch 1500.0 ms"
+    timing.add(2, 0.010, 0.030)
+    timing.add(3, 0.015, 0.050)
+    assert timing.summary() == "decode 5.0 ms, network 16.0 ms a picture (first batch 1500.0 ms)"
+
+
+def test_train_only_the_head_by_its_name(run, folder, tmp_path) -> None:
+    fields = {**FAST, "epochs": 1, "train_only": ("head",), "ema": 0.9, "weight_decay": 0.1}
+    tuned = bestiary.train(
+        "resnet18_cifar", folder, weights=run.best, out=tmp_path / "tuned", splits=Splits(test=None), **fields
+    )
+    before, after = bestiary.load(run.best).state_dict(), bestiary.load(tuned.last).state_dict()
+    assert {name for name in after if not torch.equal(after[name], before[name])} == {"fc.weight", "fc.bias"}
+
+
+def test_a_loaded_classifier_has_its_channels_innermost_and_says_the_same(run, folder) -> None:
+    loaded = bestiary.load(run.best)
+    built = bestiary.create("resnet18_cifar", loaded.categories, weights=run.best)
+    assert loaded.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert built.layer1[0].conv1.weight.is_contiguous()
+    for one, two in zip(loaded.predict(folder / "test"), built.predict(folder / "test"), strict=True):
+        torch.testing.assert_close(one.probs, two.probs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_precision_stands_behind_the_runtimes_name(run, folder, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(run.best), str(folder), "--no-draw", "--runtime", "torch:bfloat16"])
+    assert stop.value.code == 2
+    assert "precision='bfloat16' for a checkpoint in torch" in capsys.readouterr().err

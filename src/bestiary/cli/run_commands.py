@@ -10,6 +10,7 @@ from bestiary.cli.model_commands import Json
 from bestiary.cli.output import emit, result, say, table
 from bestiary.cli.score_flags import EPILOG, list_protocols, listed, rules_of, sorted_words
 
+RUNTIMES = "torch, onnxruntime, openvino, or openvino:bfloat16, which is faster and good to 2-3 digits."
 TRAIN_FLAGS = (
     "--data",
     "--format",
@@ -118,15 +119,19 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to measure on; `val+test` joins two.")] = "test",
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
-    runtime: Annotated[str, typer.Option(help="torch, onnxruntime or openvino.")] = "torch",
+    runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
+    views: Annotated[str | None, typer.Option(help="A classifier's: centre, ten_crop or dense.")] = None,
+    view_sides: Annotated[str | None, typer.Option(help="Scales of the views: shorter sides, with commas.")] = None,
+    view_flip: Annotated[bool | None, typer.Option(help="Also the views' mirror images.")] = None,
     json: Json = False,
 ) -> None:
     """Measure a model on a data set; every number is printed with its protocol."""
     from bestiary.verbs.evaluating import evaluate as run
-    from bestiary.verbs.models import load
+    from bestiary.verbs.models import look
 
-    measured = run(load(model, runtime), data, split=split, format=format, report=report, batch=batch, say=say)
+    opened = look(_opened(model, runtime), views, view_sides, view_flip)
+    measured = run(opened, data, split=split, format=format, report=report, batch=batch, say=say)
     if json:
         emit(measured.to_dict())
         return
@@ -187,24 +192,34 @@ def predict(
     coco: Annotated[bool, typer.Option("--coco", help="Write COCO results to predictions.coco.json.")] = False,
     yolo: Annotated[bool, typer.Option("--yolo", help="Write one YOLO text file a picture.")] = False,
     crops: Annotated[bool, typer.Option("--crops", help="Write a crop of every detection.")] = False,
-    runtime: Annotated[str, typer.Option(help="torch, onnxruntime or openvino.")] = "torch",
+    top: Annotated[int, typer.Option(help="How many classes of a picture to name.")] = 5,
+    runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
     json: Json = False,
 ) -> None:
     """Predict on pictures or a video, one by one in constant memory; --json prints one JSON line a picture."""
-    from bestiary.verbs.models import load
-    from bestiary.verbs.predicting import Outputs, predict_source
+    from bestiary.verbs.predicting import Outputs, Timing, predict_source
 
-    outputs = Outputs(folder=out or Path("runs/predict"), draw=draw, coco=coco, yolo=yolo, crops=crops)
-    count = 0
-    for prediction in predict_source(load(model, runtime), source, outputs, threshold=threshold, batch=batch, say=say):
+    outputs = Outputs(folder=out or Path("runs/predict"), draw=draw, coco=coco, yolo=yolo, crops=crops, top=top)
+    count, timing = 0, Timing()
+    predictor = _opened(model, runtime)
+    for prediction in predict_source(predictor, source, outputs, threshold, batch, say, timing):
         count += 1
         if json:
-            emit(prediction.to_dict())
+            emit(outputs.document(prediction))
         else:
             result(f"{prediction.name}: {outputs.summary(prediction)}")
     if not json:
         say(f"{count} pictures" + (f", written to {outputs.folder}" if outputs.writes else ""))
+        say(timing.summary())
+
+
+def _opened(model: Path, runtime: str) -> Any:
+    """A checkpoint or graph; a precision may stand behind the runtime's name and a colon."""
+    from bestiary.verbs.models import load
+
+    name, _, precision = runtime.partition(":")
+    return load(model, name, precision=precision or "float32")
 
 
 def demo(

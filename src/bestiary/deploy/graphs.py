@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from bestiary.errors import ExportError
 from bestiary.heads.classification import Classifier
 from bestiary.heads.segmentation import PixelSystem
+from bestiary.heads.views import CENTRE
 from bestiary.layers.channels import match_channels
 from bestiary.segmentation.unet import UNet, UNetPadded
-from bestiary.system import System
+from bestiary.system import FittedSystem, System
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,15 @@ class Graph(nn.Module):
     Attributes:
         outputs: what `forward` returns, in order.
         preparation: how a picture is brought to network scale, plain JSON; "kind" names the rule.
-        sizes_hw: two sizes of input that suit the network: what it is traced with and checked at.
+        sizes_hw: two sizes of input that suit the network: what it is traced with and checked at. Two equal ones for a
+            network that takes no other.
+        notes: what the user must know that the graph does not do as the model does.
     """
 
     outputs: tuple[Port, ...]
     preparation: Mapping[str, Any]
     sizes_hw: tuple[tuple[int, int], tuple[int, int]]
+    notes: tuple[str, ...] = ()
 
     def __init__(self, system: System) -> None:
         super().__init__()
@@ -68,7 +72,9 @@ class Graph(nn.Module):
 
 
 class ClassifierGraph(Graph):
-    """Pictures of any size to probabilities; the evaluation protocol resizes and crops first."""
+    """Pictures of any size (or of the crop's, where the network has fully connected layers) to probabilities; the
+    evaluation protocol resizes and crops first.
+    """
 
     outputs = (Port("probs", "float32", ("B", "K"), "softmax over the categories"),)
 
@@ -82,7 +88,11 @@ class ClassifierGraph(Graph):
             "rule": "shorter side to `resize`, the longer to floor(longer * resize / shorter); bilinear, antialiased; "
             "then the middle crop x crop pixels",
         }
-        self.sizes_hw = ((system.crop, system.crop), (system.crop + 32, system.crop + 64))
+        other = (32, 64) if system.any_size else (0, 0)
+        self.sizes_hw = ((system.crop, system.crop), (system.crop + other[0], system.crop + other[1]))
+        if system.views != CENTRE:
+            self.notes = (f"the graph sees the centre crop, not the model's {system.views.kind} views at test time",)
+            system.views = CENTRE  # of the copy that is exported, with which the graph is compared
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Probabilities."""
@@ -157,6 +167,11 @@ def graph_of(system: System) -> Graph:
         return PixelGraph(system)
     if isinstance(system, FasterRCNN):
         return RegionGraph(system)
+    if isinstance(system, FittedSystem):
+        mend = "Use the checkpoint: bestiary.load, or `bestiary predict`"
+        raise ExportError(
+            f"{system.model_name or 'it'} is no network: there is no graph of it", where="export", mend=mend
+        )
     kinds = "classifiers, Faster R-CNN, U-Net and its padded forms"
     raise ExportError(f"got a {type(system).__name__}, wanted one of: {kinds}", where="export")
 

@@ -55,12 +55,13 @@ def write_graph(graph: Graph, path: Path) -> Sidecar:
     height, width = graph.sizes_hw[0]
     example = torch.rand(2, int(graph.images.shape[1]), height, width, generator=torch.Generator().manual_seed(0))
     free = torch.export.Dim.DYNAMIC
+    axes = {0: free} if graph.sizes_hw[0] == graph.sizes_hw[1] else {0: free, 2: free, 3: free}
     table = translations()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _quiet(), torch.no_grad():
             # Not strict: the strict way takes twice as long, and torch's default would fall back to it unasked.
-            traced = torch.export.export(graph, (example,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
+            traced = torch.export.export(graph, (example,), dynamic_shapes=(axes,), strict=False)
             program = torch.onnx.export(
                 traced,
                 dynamo=True,

@@ -30,12 +30,14 @@ class ExportReport:
         sidecar_path: categories, inputs, outputs, preprocessing.
         parity_path: the check, case by case.
         parity: its verdict.
+        notes: what the graph does not do as the model does.
     """
 
     path: Path
     sidecar_path: Path
     parity_path: Path
     parity: Parity
+    notes: tuple[str, ...] = ()
 
     def table(self) -> str:
         """One line a runtime and case, and the verdict."""
@@ -47,12 +49,12 @@ class ExportReport:
             rows.append((r.runtime, r.case, batch, f"{a.max_abs:.2g}", boxes, "passed" if a.passed else "failed"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, f"parity: {self.parity.verdict}"])
+        return "\n".join([*lines, f"parity: {self.parity.verdict}", *(f"note: {note}" for note in self.notes)])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         paths = {"path": str(self.path), "sidecar": str(self.sidecar_path), "parity": str(self.parity_path)}
-        return {**paths, **self.parity.to_dict()}
+        return {**paths, "notes": list(self.notes), **self.parity.to_dict()}
 
 
 def export(
@@ -104,7 +106,7 @@ def export(
         raise ExportError(f"it could not be written: {error}", where=str(path), mend="Free some space") from error
     finally:
         trial.unlink(missing_ok=True)
-    return ExportReport(path, sidecar_path(path), _parity_path(path), parity)
+    return ExportReport(path, sidecar_path(path), _parity_path(path), parity, graph.notes)
 
 
 def _target(checkpoint: str | Path | System, to: str | Path | None) -> Path:

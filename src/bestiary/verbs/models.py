@@ -9,9 +9,14 @@ import torch
 
 from bestiary import zoo
 from bestiary.errors import CheckpointError, UsageError
+from bestiary.heads.views import View
+from bestiary.recipes.recipe import convert
 from bestiary.system import FittedSystem, Predictor, System
 from bestiary.training.checkpoint import read_model, write_model
+from bestiary.weights.caffe import load_caffe
+from bestiary.weights.darknet import load_darknet
 from bestiary.weights.load import LoadReport, load_published, load_state, read_state
+from bestiary.weights.registry import is_published
 
 RUNTIMES = ("torch", "onnxruntime", "openvino")
 
@@ -29,8 +34,10 @@ def create(
         name: one of `list_models()`.
         categories: the user's class names; None gives the published layout (ImageNet's 1,000 classes, COCO's 91
             outputs).
-        weights: None for fresh parameters; "published" for the registered checkpoint of that name; or a file: a
-            checkpoint of this library, a safetensors or a pickled state that holds tensors only.
+        weights: None for fresh parameters; "published" for the newest registered file of that name, or a registered
+            name (`resnet50.imagenet1k_v1`; `bestiary info` lists them); or a file: a checkpoint of this library, a
+            safetensors or a pickled state that holds tensors only, Darknet's `.weights`, or Caffe's
+            `.caffemodel`.
         arguments: further arguments of the constructor.
         offline: never touch the network; a missing file is an error that says where to put it.
 
@@ -46,12 +53,17 @@ def create(
 
 def load_weights(system: System, weights: str | Path, *, offline: bool = False) -> LoadReport:
     """Load published weights, a checkpoint or a state; a head for other categories keeps its fresh parameters."""
-    if str(weights) == "published":
-        report = load_published(system, system.model_name, offline=offline)
-        if report.norm_eps is not None:  # a state does not hold it, so the constructor must be told when it is rebuilt
-            system.arguments = {**system.arguments, "norm_eps": report.norm_eps}
+    name = system.model_name if str(weights) == "published" else str(weights)
+    if str(weights) == "published" or is_published(name):
+        report = load_published(system, name, offline=offline)
+        # no entries of a state, so the constructor must be told when it is rebuilt
+        system.arguments = {**system.arguments, **report.arguments}
         return report
     path = checkpoint_of(weights)
+    if path.suffix == ".weights":
+        return load_darknet(system, path)
+    if path.suffix == ".caffemodel":
+        return load_caffe(system, path)
     state = read_state(path)
     if isinstance(system, FittedSystem):
         system.make_room(state)
@@ -110,7 +122,40 @@ def load(
     if isinstance(system, FittedSystem):
         system.make_room(state)
     load_state(system, state, name, new_head=False, where=str(path))
-    return system.eval().to(device)
+    system = system.eval().to(device)
+    if system.task == "classification" and not isinstance(system, FittedSystem):
+        # Channels innermost: the same numbers but for rounding, 1.1 to 2 times as fast in all nets that were measured.
+        system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return system
+
+
+def look(
+    model: Predictor, views: str | None = None, view_sides: str | None = None, view_flip: bool | None = None
+) -> Predictor:
+    """The classifier, told to look at pictures in another way than it was saved with; None leaves a thing as it is.
+
+    Args:
+        model: a classifier as `load` opened it, where anything is changed.
+        views: "centre", "ten_crop" or "dense".
+        view_sides: shorter sides with commas.
+        view_flip: whether mirror images count too.
+
+    Raises:
+        UsageError: it is no classifier (an exported graph sees the centre crop), or it cannot look so.
+    """
+    asked = {"views": views, "view_sides": view_sides, "view_flip": view_flip}
+    changed = {name: value for name, value in asked.items() if value is not None}
+    if not changed:
+        return model
+    if not isinstance(model, System) or not set(changed) <= model.further_arguments:
+        mend = "Views are a classifier's, in torch: an exported graph sees the centre crop."
+        raise UsageError(f"it cannot be told {', '.join(changed)}", mend=mend)
+    if views is not None:
+        changed["views"] = convert(views, View, "views")
+    if view_sides is not None:
+        changed["view_sides"] = convert(view_sides, tuple[int, ...], "view_sides")
+    model.take(changed)
+    return model
 
 
 def save(system: System, path: str | Path, facts: Mapping[str, Any] | None = None) -> Path:

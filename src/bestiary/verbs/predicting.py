@@ -2,14 +2,54 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bestiary.errors import UsageError
+from bestiary.errors import PictureError, UsageError
 from bestiary.pictures.encode import write_image
+from bestiary.pictures.sources import iterate_batches
 from bestiary.predictions import Classification, Detections, Prediction, Segmentation
 from bestiary.system import Predictor, stream_predictions
+
+
+@dataclass
+class Timing:
+    """Where the time went. The first batch, which pays for warming up, is kept apart.
+
+    Attributes:
+        pictures: how many there were after the first batch.
+        decode_s: seconds for reading and decoding those.
+        network_s: seconds for resizing them, the network, and what it makes of its answer.
+        first_s: seconds for all of the first batch.
+    """
+
+    pictures: int = 0
+    decode_s: float = 0.0
+    network_s: float = 0.0
+    first_s: float = 0.0
+    _warm: bool = False
+
+    def add(self, pictures: int, decode_s: float, network_s: float) -> None:
+        """Count one batch."""
+        if not self._warm:
+            self._warm, self.first_s = True, decode_s + network_s
+            return
+        self.pictures += pictures
+        self.decode_s += decode_s
+        self.network_s += network_s
+
+    def summary(self) -> str:
+        """Milliseconds a picture, for a person; empty if there was no picture."""
+        if not self._warm:
+            return ""
+        first = f"first batch {1000 * self.first_s:.1f} ms"
+        if not self.pictures:
+            return first
+        decode, network = (1000 * seconds / self.pictures for seconds in (self.decode_s, self.network_s))
+        return f"decode {decode:.1f} ms, network {network:.1f} ms a picture ({first})"
 
 
 @dataclass
@@ -22,6 +62,7 @@ class Outputs:
         coco: all results in one `predictions.coco.json`, streamed to disk.
         yolo: one text file a picture.
         crops: one picture a detection.
+        top: how many categories a classification's summary and document name.
     """
 
     folder: Path
@@ -29,6 +70,7 @@ class Outputs:
     coco: bool = False
     yolo: bool = False
     crops: bool = False
+    top: int = 5
     _names: dict[str, int] = field(default_factory=dict)
     _results: int = 0
 
@@ -61,10 +103,17 @@ class Outputs:
             with (self.folder / "predictions.coco.json").open("a" if self._results else "w", encoding="utf-8") as file:
                 file.write("]\n" if self._results else "[]\n")
 
+    def document(self, prediction: Prediction) -> dict[str, Any]:
+        """Plain JSON of one prediction."""
+        found = prediction.to_dict()
+        if isinstance(prediction, Classification):
+            found["top"] = [{"category": c, "prob": round(p, 6)} for c, p in prediction.top(self.top)]
+        return found
+
     def summary(self, prediction: Prediction) -> str:
         """One line for a person."""
         if isinstance(prediction, Classification):
-            return ", ".join(f"{name} {prob:.3f}" for name, prob in prediction.top(3))
+            return ", ".join(f"{name} {prob:.3f}" for name, prob in prediction.top(self.top))
         if isinstance(prediction, Segmentation):
             shares = sorted(prediction.to_dict()["shares"].items(), key=lambda item: -item[1])
             return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares[:4])
@@ -106,17 +155,40 @@ def predict_source(
     threshold: float = 0.25,
     batch: int = 1,
     say: Callable[[str], None] = lambda _: None,
+    timing: Timing | None = None,
 ) -> Iterator[Prediction]:
     """Predict on every picture of `source`, write what `outputs` asks for, and yield each prediction.
 
-    Detections below `threshold` are dropped. A picture that cannot be decoded is named and skipped.
+    Detections below `threshold` are dropped. A picture that cannot be decoded is named and skipped. `timing` is told
+    of every batch.
     """
     if not 0 <= threshold <= 1:
         raise UsageError(f"got threshold {threshold}, wanted 0..1", where="--threshold")
-    for position, prediction in enumerate(
-        stream_predictions(predictor, source, batch, on_error=lambda e: say(f"skipped: {e}"))
-    ):
-        kept = prediction.above(threshold) if isinstance(prediction, Detections) else prediction
-        outputs.write(kept, position)
-        yield kept
+    if outputs.top < 1:
+        raise UsageError(f"got {outputs.top}, wanted at least 1", where="--top")
+    position = 0
+    for found in _timed_batches(predictor, source, batch, say, timing or Timing()):
+        for prediction in found:
+            kept = prediction.above(threshold) if isinstance(prediction, Detections) else prediction
+            outputs.write(kept, position)
+            position += 1
+            yield kept
     outputs.close()
+
+
+def _timed_batches(
+    predictor: Predictor, source: str, batch: int, say: Callable[[str], None], timing: Timing
+) -> Iterator[list[Prediction]]:
+    def skip(error: PictureError) -> None:
+        say(f"skipped: {error}")
+
+    batches = iterate_batches(source, batch, skip)
+    while True:
+        begin = time.perf_counter()
+        pictures = next(batches, None)
+        if pictures is None:
+            return
+        decoded = time.perf_counter()
+        found = list(stream_predictions(predictor, pictures, len(pictures)))
+        timing.add(len(pictures), decoded - begin, time.perf_counter() - decoded)
+        yield found

@@ -1,0 +1,30 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from bestiary.deploy.sessions import open_session
+from bestiary.errors import CheckpointError, UsageError
+from bestiary.verbs.exporting import ExportReport
+
+SHAPE = (2, 3, 32, 32)
+Exported = Callable[[str], ExportReport]
+
+
+def test_compiled_for_one_shape_it_says_the_same_and_takes_no_other(exported: Exported) -> None:
+    graph = exported("resnet18_cifar").path
+    images = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)).numpy()
+    (wanted,) = open_session(graph, "openvino", threads=1).run(images)
+    fixed = open_session(graph, "openvino", threads=1, shape=SHAPE)
+    np.testing.assert_allclose(fixed.run(images)[0], wanted, atol=1e-5)
+    with pytest.raises(UsageError, match=r"got images of shape \(1, 3, 32, 32\), wanted \(2, 3, 32, 32\)"):
+        fixed.run(images[:1])
+
+
+def test_a_shape_that_the_graph_cannot_have(exported: Exported) -> None:
+    graph = exported("resnet18_cifar").path
+    with pytest.raises(CheckpointError, match="openvino cannot read the graph"):
+        open_session(graph, "openvino", threads=1, shape=(1, 4, 32, 32))
+    with pytest.raises(UsageError, match="onnxruntime takes any shape"):
+        open_session(graph, "onnxruntime", shape=SHAPE)
