@@ -217,13 +217,25 @@ def _as_torch_does(step: Step, known: Known) -> list[Reach]:
     """Views: the operator itself, on the arrays."""
     (reach,) = seen(step.args[0], known)
     if step.name in ("view", "_unsafe_view", "_reshape_alias"):
-        results = [part.reshape(step.outputs[0].shape) for part in reach]
+        results = [_reshaped(part, step.outputs[0].shape) for part in reach]
     else:
         given = sum(not argument.kwarg_only for argument in step.func._schema.arguments)
         results = [step.func(part, *step.args[1:given]) for part in reach]
     if isinstance(results[0], Tensor):
         return [tuple(results)]
     return [tuple(parts) for parts in zip(*results, strict=True)]
+
+
+def _reshaped(part: Tensor, shape: Sequence[int]) -> Tensor:
+    """`part.reshape(shape)`; axes at both ends that stay as they are and are only expanded are not made real."""
+    most = min(part.ndim, len(shape))
+    ahead = next((a for a in range(most) if part.shape[a] != shape[a]), most)
+    behind = next((a for a in range(most - ahead) if part.shape[-1 - a] != shape[len(shape) - 1 - a]), most - ahead)
+    changed = range(ahead, part.ndim - behind)
+    once = [slice(0, 1) if part.stride(a) == 0 and a not in changed else slice(None) for a in range(part.ndim)]
+    small = part[tuple(once)]
+    middle = shape[ahead : len(shape) - behind]
+    return small.reshape(*small.shape[:ahead], *middle, *small.shape[changed.stop :]).expand(*shape)
 
 
 def _concatenation(step: Step, known: Known) -> list[Reach]:
