@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bestiary.backbones.levels import Level
+from bestiary.backbones.levels import Level, Trunk
 from bestiary.errors import UsageError
 
 
-class Chain(nn.Module):
+class Chain(Trunk):
     """A trunk that runs `features` from the first layer to the last tapped one, and gives the map after each tap.
 
     State names are `features.N...`, as in a classifier that calls its convolutions `features`, so that one file serves
@@ -28,7 +28,6 @@ class Chain(nn.Module):
     """
 
     features: nn.Sequential
-    levels: tuple[Level, ...]
 
     def __init__(self, features: nn.Sequential, taps: Mapping[int, Level], in_channels: int = 3) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class Level:
@@ -16,3 +18,15 @@ class Level:
     name: str
     channels: int
     stride: int
+
+
+class Trunk(nn.Module):
+    """Base of the backbones: pictures to one map a level.
+
+    Attributes:
+        levels: of the maps that `forward` gives, fine to coarse.
+        in_channels: of the pictures.
+    """
+
+    levels: tuple[Level, ...]
+    in_channels: int

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bestiary.backbones.levels import Level
+from bestiary.backbones.levels import Level, Trunk
+from bestiary.backbones.pooled import PooledClassifier
 from bestiary.backbones.residual import BasicBlock, Block, Bottleneck, MSRABottleneck
 from bestiary.errors import UsageError
-from bestiary.heads.classification import Classifier
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.frozen_norm import FrozenBatchNorm2d, NormLayer
 
@@ -67,7 +67,7 @@ LAYER_NAMES: Mapping[str, str] = {f"conv{i + 1}_x": f"layer{i}" for i in range(1
 """The stages of table 1, by which a net can be cut."""
 
 
-class ResNet(nn.Module):
+class ResNet(Trunk):
     """The trunk: pictures to C2, C3, C4, C5.
 
     Args:
@@ -83,7 +83,6 @@ class ResNet(nn.Module):
         levels: C2 .. C5.
     """
 
-    levels: tuple[Level, ...]
     layer_names: ClassVar[Mapping[str, str]] = LAYER_NAMES
     conv1: nn.Conv2d
     bn1: nn.Module
@@ -104,6 +103,7 @@ class ResNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.conv1 = nn.Conv2d(in_channels, 64, stem.kernel, stem.stride, stem.kernel // 2, bias=False)
         self.bn1 = norm(64)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem.pool else nn.Identity()
@@ -128,16 +128,8 @@ class ResNet(nn.Module):
         return stages(self, pixels)
 
 
-class ResNetClassifier(Classifier):
-    """A trunk, global average pooling and one linear layer. The trunk's children become its own: state names are flat.
-
-    Args:
-        trunk: the trunk; not usable on its own afterwards.
-        categories: K names.
-        resize: shorter side that `predict` scales to.
-        crop: side of the centre crop it then takes.
-        label_smoothing: share of the target spread over all categories (Szegedy et al., 2016, section 7).
-    """
+class ResNetClassifier(PooledClassifier):
+    """A `ResNet` and its head. Arguments as `PooledClassifier`."""
 
     layer_names: ClassVar[Mapping[str, str]] = {
         **LAYER_NAMES,
@@ -151,27 +143,10 @@ class ResNetClassifier(Classifier):
     layer2: nn.Sequential
     layer3: nn.Sequential
     layer4: nn.Sequential
-    fc: nn.Linear
 
-    def __init__(
-        self,
-        trunk: ResNet,
-        categories: Sequence[str],
-        *,
-        resize: int = 256,
-        crop: int = 224,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(
-            categories, resize=resize, crop=crop, label_smoothing=label_smoothing, in_channels=trunk.conv1.in_channels
-        )
-        for name, part in trunk.named_children():
-            self.add_module(name, part)
-        self.fc = nn.Linear(trunk.levels[-1].channels, len(self.categories))
-
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Logits."""
-        return self.fc(stages(self, pixels)[-1].mean((2, 3)))
+    def maps(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B _c _h _w"], ...]:
+        """The trunk's levels, by the parts that are now its own."""
+        return stages(self, pixels)
 
 
 def stages(network: ResNet | ResNetClassifier, pixels: Tensor) -> tuple[Tensor, ...]:

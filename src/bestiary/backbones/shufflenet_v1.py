@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bestiary.backbones.levels import Level
+from bestiary.backbones.levels import Level, Trunk
+from bestiary.backbones.pooled import PooledClassifier
 from bestiary.backbones.separable import initialise
 from bestiary.errors import UsageError
-from bestiary.heads.classification import Classifier
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.channel_shuffle import channel_shuffle
 from bestiary.layers.frozen_norm import NormLayer
@@ -68,7 +68,7 @@ class ShuffleUnit(nn.Module):
         return F.relu(torch.cat([self.shrink(features), branch], 1), inplace=True)
 
 
-class ShuffleNetV1(nn.Module):
+class ShuffleNetV1(Trunk):
     """The trunk: pictures to C1 .. C5.
 
     Args:
@@ -85,7 +85,6 @@ class ShuffleNetV1(nn.Module):
         UsageError: another number of groups.
     """
 
-    levels: tuple[Level, ...]
     conv1: nn.Sequential
     maxpool: nn.Module
     stage2: nn.Sequential
@@ -130,16 +129,8 @@ class ShuffleNetV1(nn.Module):
         return stages(self, pixels)
 
 
-class ShuffleNetV1Classifier(Classifier):
-    """A trunk, global average pooling and one linear layer. The trunk's children become its own.
-
-    Args:
-        trunk: the trunk; not usable on its own afterwards.
-        categories: K names.
-        resize: shorter side that `predict` scales to.
-        crop: side of the centre crop it then takes.
-        label_smoothing: share of the target spread over all categories.
-    """
+class ShuffleNetV1Classifier(PooledClassifier):
+    """A `ShuffleNetV1` and its head. Arguments as `PooledClassifier`."""
 
     layer_names: ClassVar[Mapping[str, str]] = LAYER_NAMES
     conv1: nn.Sequential
@@ -147,7 +138,6 @@ class ShuffleNetV1Classifier(Classifier):
     stage2: nn.Sequential
     stage3: nn.Sequential
     stage4: nn.Sequential
-    fc: nn.Linear
 
     def __init__(
         self,
@@ -158,17 +148,12 @@ class ShuffleNetV1Classifier(Classifier):
         crop: int = 224,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(
-            categories, resize=resize, crop=crop, label_smoothing=label_smoothing, in_channels=trunk.in_channels
-        )
-        for name, part in trunk.named_children():
-            self.add_module(name, part)
-        self.fc = nn.Linear(trunk.levels[-1].channels, len(self.categories))
+        super().__init__(trunk, categories, resize=resize, crop=crop, label_smoothing=label_smoothing)
         initialise(self.fc)
 
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Logits."""
-        return self.fc(stages(self, pixels)[-1].mean((2, 3)))
+    def maps(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B _c _h _w"], ...]:
+        """The trunk's levels, by the parts that are now its own."""
+        return stages(self, pixels)
 
 
 def stages(network: ShuffleNetV1 | ShuffleNetV1Classifier, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -12,8 +12,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bestiary.backbones.levels import Level
-from bestiary.heads.classification import Classifier
+from bestiary.backbones.levels import Level, Trunk
+from bestiary.backbones.pooled import PooledClassifier
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.channel_shuffle import interleave
 from bestiary.layers.frozen_norm import NormLayer
@@ -92,7 +92,7 @@ def _branch(in_channels: int, channels: int, stride: int, norm: NormLayer) -> nn
     )
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(Trunk):
     """The trunk: pictures to C1 .. C5; C5 is the map after the last 1x1 convolution.
 
     Args:
@@ -105,7 +105,6 @@ class ShuffleNetV2(nn.Module):
         levels: C1 .. C5.
     """
 
-    levels: tuple[Level, ...]
     conv1: nn.Sequential
     maxpool: nn.Module
     stage2: nn.Sequential
@@ -138,16 +137,8 @@ class ShuffleNetV2(nn.Module):
         return stages(self, pixels)
 
 
-class ShuffleNetV2Classifier(Classifier):
-    """A trunk, global average pooling and one linear layer. The trunk's children become its own: state names are flat.
-
-    Args:
-        trunk: the trunk; not usable on its own afterwards.
-        categories: K names.
-        resize: shorter side that `predict` scales to.
-        crop: side of the centre crop it then takes.
-        label_smoothing: share of the target spread over all categories.
-    """
+class ShuffleNetV2Classifier(PooledClassifier):
+    """A `ShuffleNetV2` and its head. Arguments as `PooledClassifier`."""
 
     layer_names: ClassVar[Mapping[str, str]] = LAYER_NAMES
     conv1: nn.Sequential
@@ -156,27 +147,10 @@ class ShuffleNetV2Classifier(Classifier):
     stage3: nn.Sequential
     stage4: nn.Sequential
     conv5: nn.Sequential
-    fc: nn.Linear
 
-    def __init__(
-        self,
-        trunk: ShuffleNetV2,
-        categories: Sequence[str],
-        *,
-        resize: int = 256,
-        crop: int = 224,
-        label_smoothing: float = 0.0,
-    ) -> None:
-        super().__init__(
-            categories, resize=resize, crop=crop, label_smoothing=label_smoothing, in_channels=trunk.in_channels
-        )
-        for name, part in trunk.named_children():
-            self.add_module(name, part)
-        self.fc = nn.Linear(trunk.levels[-1].channels, len(self.categories))
-
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Logits."""
-        return self.fc(stages(self, pixels)[-1].mean((2, 3)))
+    def maps(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B _c _h _w"], ...]:
+        """The trunk's levels, by the parts that are now its own."""
+        return stages(self, pixels)
 
 
 def stages(network: ShuffleNetV2 | ShuffleNetV2Classifier, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -91,7 +91,7 @@ class SqueezeNet(Chain):
         in_channels: of the pictures.
 
     Attributes:
-        layer_names: "conv1", "fire2" .. "fire9", and the parts that end there.
+        layer_names: "conv1", "fire2" .. "fire9", the levels, and the parts that end there.
     """
 
     layer_names: Mapping[str, str]
@@ -110,7 +110,7 @@ class SqueezeNet(Chain):
             names[f"fire{number}"] = f"features.{len(layers) - 1}"
         last = {level.name: place for place, level in ends.items()}
         super().__init__(nn.Sequential(*layers), {place: ends[place] for place in last.values()}, in_channels)
-        self.layer_names = names
+        self.layer_names = names | {name: f"features.{place}" for name, place in last.items()}
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al., uniform, fan-in, as torchvision
                 nn.init.kaiming_uniform_(module.weight)

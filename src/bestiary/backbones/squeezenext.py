@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bestiary.backbones.levels import Level
-from bestiary.heads.classification import Classifier
+from bestiary.backbones.levels import Level, Trunk
+from bestiary.backbones.pooled import PooledClassifier
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.frozen_norm import NormLayer
 
@@ -104,7 +104,7 @@ def _unit(
     return nn.Sequential(conv, norm(channels), nn.ReLU(True))
 
 
-class SqueezeNext(nn.Module):
+class SqueezeNext(Trunk):
     """The trunk: pictures to C1 .. C5; C5 is the map after the last 1x1 convolution.
 
     Args:
@@ -116,7 +116,6 @@ class SqueezeNext(nn.Module):
         levels: C1 .. C5.
     """
 
-    levels: tuple[Level, ...]
     conv1: nn.Sequential
     maxpool: nn.Module
     stage1: nn.Sequential
@@ -151,16 +150,8 @@ class SqueezeNext(nn.Module):
         return stages(self, pixels)
 
 
-class SqueezeNextClassifier(Classifier):
-    """A trunk, global average pooling and one linear layer. The trunk's children become its own.
-
-    Args:
-        trunk: the trunk; not usable on its own afterwards.
-        categories: K names.
-        resize: shorter side that `predict` scales to.
-        crop: side of the centre crop it then takes.
-        label_smoothing: share of the target spread over all categories.
-    """
+class SqueezeNextClassifier(PooledClassifier):
+    """A `SqueezeNext` and its head. Arguments as `PooledClassifier`."""
 
     min_side: ClassVar[int] = 9
     layer_names: ClassVar[Mapping[str, str]] = LAYER_NAMES
@@ -171,7 +162,6 @@ class SqueezeNextClassifier(Classifier):
     stage3: nn.Sequential
     stage4: nn.Sequential
     conv5: nn.Sequential
-    fc: nn.Linear
 
     def __init__(
         self,
@@ -182,17 +172,12 @@ class SqueezeNextClassifier(Classifier):
         crop: int = 227,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(
-            categories, resize=resize, crop=crop, label_smoothing=label_smoothing, in_channels=trunk.in_channels
-        )
-        for name, part in trunk.named_children():
-            self.add_module(name, part)
-        self.fc = nn.Linear(trunk.levels[-1].channels, len(self.categories))
+        super().__init__(trunk, categories, resize=resize, crop=crop, label_smoothing=label_smoothing)
         initialise(self.fc)
 
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Logits."""
-        return self.fc(stages(self, pixels)[-1].mean((2, 3)))
+    def maps(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B _c _h _w"], ...]:
+        """The trunk's levels, by the parts that are now its own."""
+        return stages(self, pixels)
 
 
 def stages(network: SqueezeNext | SqueezeNextClassifier, pixels: Tensor) -> tuple[Tensor, ...]:
