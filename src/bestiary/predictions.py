@@ -21,6 +21,13 @@ def _category(categories: tuple[str, ...], label: int) -> str:
     return categories[label] if label < len(categories) else str(label)
 
 
+def _run_texts(masks: Bool[Tensor, "N H W"]) -> list[dict[str, Any]]:
+    """COCO's run lengths of each mask."""
+    from bestiary.ops.masks import encode_rles
+
+    return [rle.to_coco() for rle in encode_rles(masks)]
+
+
 def _pandas() -> Any:
     try:
         import pandas
@@ -121,9 +128,11 @@ class Detections(Rows):
         return self[self.scores >= threshold]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: name, size, and one entry an object with box as x1, y1, x2, y2."""
+        """Plain JSON: name, size, and one entry an object: category, label, score, `box_xyxy`, and where there are any
+        `mask_rle` (COCO's run lengths, `{"size": [height, width], "counts": text}`) and `keypoints` (x, y, score).
+        """
         rows = zip(self.boxes_xyxy.tolist(), self.labels.tolist(), self.scores.tolist(), strict=True)
-        objects = [
+        objects: list[dict[str, Any]] = [
             {
                 "category": _category(self.categories, k),
                 "label": k,
@@ -132,6 +141,12 @@ class Detections(Rows):
             }
             for b, k, s in rows
         ]
+        if self.masks is not None:
+            for entry, text in zip(objects, _run_texts(self.masks), strict=True):
+                entry["mask_rle"] = text
+        if self.keypoints is not None:
+            for entry, joints in zip(objects, self.keypoints.tolist(), strict=True):
+                entry["keypoints"] = [[round(x, 3), round(y, 3), round(score, 6)] for x, y, score in joints]
         return {"name": self.name, "size_hw": list(self.size_hw), "objects": objects}
 
     def to_coco(self, image_id: int | str = 0, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
@@ -154,10 +169,8 @@ class Detections(Rows):
             for entry, points in zip(results, self.keypoints.double(), strict=True):
                 entry["keypoints"] = points.flatten().tolist()
         if self.masks is not None:
-            from bestiary.geometry.masks import encode_rle
-
-            for entry, mask in zip(results, self.masks, strict=True):
-                entry["segmentation"] = encode_rle(mask).to_coco()
+            for entry, text in zip(results, _run_texts(self.masks), strict=True):
+                entry["segmentation"] = text
         return results
 
     def to_yolo(self, scores: bool = False) -> str:
@@ -239,6 +252,7 @@ class Segmentation(Record):
         """COCO stuff results: one RLE a present category."""
         from bestiary.geometry.masks import encode_rle
 
+        # One class at a time: as many masks as classes would not fit where pictures are large.
         return [
             {
                 "image_id": image_id,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.metrics.lvis_cases import federated_case
 
-from bestiary.errors import DataError
+from bestiary.errors import DataError, UsageError
 from bestiary.metrics.coco import coco_from_files
-from bestiary.metrics.lvis import lvis_from_files
+from bestiary.metrics.lvis import is_federated, lvis_from_entries, lvis_from_files
 from bestiary.metrics.scores import Scores
 
 GOLDEN = {
@@ -100,12 +100,35 @@ def test_a_crowd_is_an_object_like_others(tmp_path: Path) -> None:
     assert score(tmp_path, truths, [said(1, 0.9)]).value == pytest.approx(1)
 
 
+def test_results_that_stand_in_no_file(tmp_path: Path) -> None:
+    truths, results = federated_case(0)
+    wanted = score(tmp_path, truths, results, limit=4).values
+    assert lvis_from_entries(tmp_path / "truth.json", results, limit=4).values == wanted
+    with pytest.raises(DataError, match=r"found.txt, entry 1: got image_id 99"):
+        lvis_from_entries(tmp_path / "truth.json", [results[0], {**results[1], "image_id": 99}], where="found.txt")
+    with pytest.raises(UsageError, match="at least 1"):
+        score(tmp_path, truths, results, limit=0)
+
+
+def test_a_federated_truth_is_told_from_others(tmp_path: Path) -> None:
+    truths, results = federated_case(0)
+    score(tmp_path, truths, results)
+    assert is_federated(tmp_path / "truth.json")
+    assert not is_federated(tmp_path / "results.json")
+    assert not is_federated(tmp_path / "nowhere.json")
+    (tmp_path / "empty.json").touch()
+    assert not is_federated(tmp_path / "empty.json")
+
+
 def test_files_without_the_lists_are_refused(tmp_path: Path) -> None:
     for message, breaking in {
         "neg_category_ids": lambda t: t["images"][0].pop("neg_category_ids"),
         "frequency": lambda t: t["categories"][1].pop("frequency"),
         "r, c or f": lambda t: t["categories"][1].update(frequency="x"),
         "ids of categories": lambda t: t["images"][0].update(neg_category_ids=[9]),
+        r"with \[3\], wanted ids": lambda t: t["images"][0].update(neg_category_ids=[[3]]),
+        r"image 0: got the id \[1\]": lambda t: t["images"][0].update(id=[1]),
+        r"category 2: got the id \[3\]": lambda t: t["categories"][2].update(id=[3]),
     }.items():
         truths = picture([], [])
         breaking(truths)

@@ -13,6 +13,7 @@ RULES = {
     "max_detections": "the best of a category in a picture: 100 or 1,10,100",
     "classes": "score these categories alone: cat,dog",
     "ignore_label": "do not score pixels that truly are of these: sky,road",
+    "sigmas": "of the joints, in place of COCO's 17: 0.026,0.025 and so on, one each",
     "results_format": "of the predictions; found by itself if not given (--list shows them)",
     "skip_unknown": "leave out, and count, results of pictures and categories that the truth does not have",
 }
@@ -70,6 +71,7 @@ def rules_of(fields: Mapping[str, str]) -> Any:
         max_detections=_numbers(fields, "max_detections", int),
         classes=listed([fields.get("classes", "")]),
         ignore=listed([fields.get("ignore_label", "")]),
+        sigmas=_numbers(fields, "sigmas", float),
     )
 
 

@@ -131,6 +131,17 @@ def read_results(path: Path, kind: Kind = "boxes") -> Entries:
     entries = load_json(path)
     if not isinstance(entries, list):
         raise DataError("got no JSON list of results, wanted a list of results", where=str(path))
+    return results_of(entries, path, kind)
+
+
+def results_of(entries: Sequence[Any], path: Path, kind: Kind = "boxes") -> Entries:
+    """The entries of a file of results that are at hand already; errors as in `read_table`.
+
+    Args:
+        entries: as `Detections.to_coco` gives them, in the annotation file's ids.
+        path: where they come from, for messages.
+        kind: what is compared.
+    """
     return columns_of(entries, path, _WANTED_RESULTS[kind])
 
 
@@ -234,9 +245,12 @@ def _truth(
 ) -> TruthFile:
     given = pictures.columns["id"]
     sizes = np.stack([pictures.columns["height"], pictures.columns["width"]], 1)
+    if given.dtype != np.int64:
+        for i, value in enumerate(given.tolist()):
+            _require_id(value, f"{path}, image {i}")
     ids, first = _unique(given)
     for i, category in enumerate(categories):
-        field_of(category, "id", f"{path}, category {i}")
+        _require_id(field_of(category, "id", f"{path}, category {i}"), f"{path}, category {i}")
     numeric = sizes.dtype == np.int64 and bool((sizes < 2**31).all())
     sizes_hw = np.maximum(sizes[first], 0).astype(np.int32) if numeric else np.zeros((len(ids), 2), np.int32)
     try:
@@ -244,6 +258,11 @@ def _truth(
     except TypeError:
         raise DataError("got ids of several types, wanted numbers", where=f"{path}, categories") from None
     return TruthFile(ids, sizes_hw, images, categories, annotations)
+
+
+def _require_id(value: object, where: str) -> None:
+    if not isinstance(value, int | float | str):
+        raise DataError(f"got the id {repr(value)[:60]}, wanted a number or a text", where=where)
 
 
 def _unique(ids: np.ndarray) -> tuple[np.ndarray, Int64[np.ndarray, " I"]]:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from bestiary.errors import DataError
+from bestiary.errors import DataError, UsageError
 from bestiary.metrics.coco import IOU_THRESHOLDS, AveragePrecision, average_precision
-from bestiary.metrics.coco_files import TruthFile, read_results, read_truth, table_of
+from bestiary.metrics.coco_entries import Entries, mapped
+from bestiary.metrics.coco_files import TruthFile, read_results, read_truth, results_of, table_of
 from bestiary.metrics.json_files import field_of
 from bestiary.metrics.scores import Scores, mean_of_measured
 from bestiary.metrics.table import DetectionTable
@@ -71,7 +72,12 @@ def lvis_scores(table: DetectionTable, federation: Federation, limit: int = LIMI
 
     Args:
         limit: detections of a picture, all categories together.
+
+    Raises:
+        UsageError: a limit below 1.
     """
+    if limit < 1:
+        raise UsageError(f"got {limit}, wanted at least 1", where="max_detections")
     judged = federated(best_of_pictures(table, limit), federation)
     result = average_precision(judged, IOU_THRESHOLDS, [limit])
     sizes = [area for area, _ in result.settings if area != "all"]
@@ -98,10 +104,37 @@ def lvis_from_files(
         DataError: a file is missing or broken; results name pictures or categories that the annotations do not have;
             pictures lack the lists of categories, or categories their `frequency`.
     """
-    path = Path(truth)
-    annotated = read_truth(path, kind, keep_images=True)
-    table = table_of(annotated, read_results(Path(results), kind), kind)
-    return lvis_scores(table, _federation(annotated, path), limit)
+    return _scores_of(Path(truth), read_results(Path(results), kind), kind, limit)
+
+
+def lvis_from_entries(
+    truth: str | Path,
+    entries: Sequence[Mapping[str, Any]],
+    kind: Literal["boxes", "masks"] = "boxes",
+    limit: int = LIMIT,
+    where: str | Path = "results",
+) -> Scores:
+    """LVIS's numbers of results that stand in no file of COCO's; errors as in `lvis_from_files`.
+
+    Args:
+        truth: an annotation file.
+        entries: as `Detections.to_coco` gives them, in the annotation file's ids.
+        kind: what is compared.
+        limit: detections of a picture, all categories together.
+        where: what the entries come from, for messages.
+    """
+    return _scores_of(Path(truth), results_of(entries, Path(where), kind), kind, limit)
+
+
+def is_federated(truth: Path) -> bool:
+    """Whether an annotation file says what its pictures were searched for."""
+    with mapped(truth) as content:
+        return content is not None and content.find(b'"neg_category_ids"') >= 0
+
+
+def _scores_of(truth: Path, found: Entries, kind: Literal["boxes", "masks"], limit: int) -> Scores:
+    annotated = read_truth(truth, kind, keep_images=True)
+    return lvis_scores(table_of(annotated, found, kind), _federation(annotated, truth), limit)
 
 
 def _per_class(result: AveragePrecision, categories: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -138,7 +171,7 @@ def _federation(truth: TruthFile, path: Path) -> Federation:
 def _labels(image: Mapping[str, Any], name: str, labels: Mapping[Any, int], where: str) -> Int64[np.ndarray, " N"]:
     given = field_of(image, name, where)
     unknown = [] if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    unknown = unknown or [value for value in given if value not in labels]
+    unknown = unknown or [value for value in given if not isinstance(value, int | str) or value not in labels]
     if unknown:
         raise DataError(f"got {name} with {unknown[0]!r}, wanted ids of categories", where=where)
     return np.array([labels[value] for value in given], np.int64)

@@ -24,9 +24,11 @@ class Rules:
     Attributes:
         kinds: of detections to score; all that truth and predictions have, if empty.
         iou_thresholds: what counts as found, ascending; the protocol's own if empty.
-        max_detections: the best of a category in a picture, ascending; the protocol's own if empty.
+        max_detections: the best of a category in a picture (of LVIS, of all categories together), ascending; the
+            protocol's own if empty.
         classes: categories that are scored; all if empty. For label maps the means run over them.
         ignore: categories of label maps whose true pixels are not scored.
+        sigmas: how far each joint may be off, as COCO's 17 say; those if empty.
     """
 
     kinds: Sequence[Kind] = ()
@@ -34,6 +36,7 @@ class Rules:
     max_detections: Sequence[int] = ()
     classes: Sequence[str] = ()
     ignore: Sequence[str] = ()
+    sigmas: Sequence[int | float] = ()
 
     def averaged(self, categories: Sequence[str]) -> list[str] | None:
         """The classes that means over label maps run over; None for all."""
@@ -47,6 +50,8 @@ class Rules:
             said["iou_thresholds"] = tuple(self.iou_thresholds)
         if self.max_detections:
             said["max_detections"] = tuple(self.max_detections)
+        if self.sigmas and kind == "keypoints":
+            said["sigmas"] = tuple(self.sigmas)
         return said
 
 
@@ -55,6 +60,7 @@ FLAGS = {
     "max_detections": "--max-detections",
     "classes": "--classes",
     "ignore": "--ignore-label",
+    "sigmas": "--sigmas",
 }
 """What the command line calls the fields of `Rules`."""
 
@@ -82,10 +88,10 @@ class Protocol:
 
     def refuses(self, rules: Rules) -> str | None:
         """The first rule that was set and that this protocol does not know; None if it obeys all."""
-        for name in ("iou_thresholds", "max_detections", "classes", "ignore"):
+        for name, flag in FLAGS.items():
             values = getattr(rules, name)
             if values and name not in self.obeys and not (name in self.one_value_of and len(values) == 1):
-                return FLAGS[name]
+                return flag
         return None
 
 
@@ -109,7 +115,7 @@ PROTOCOLS: dict[str, Protocol] = {
         "COCO: AP over IoU .50:.95, AP50, AP75, by size, AR; boxes, masks, keypoints",
         lambda categories, rules, kind: CocoScores(categories, **rules.coco(kind)),
         ("boxes", "masks", "keypoints"),
-        obeys=("iou_thresholds", "max_detections", "classes"),
+        obeys=("iou_thresholds", "max_detections", "classes", "sigmas"),
     ),
     "voc": Protocol(
         "detection", "PASCAL VOC 2010 and later: mAP over all points, IoU > 0.5", _voc("all"), **_VOC_OBEYS
@@ -118,7 +124,12 @@ PROTOCOLS: dict[str, Protocol] = {
         "detection", "PASCAL VOC 2007: mAP over 11 points, IoU > 0.5", _voc("11"), usual=False, **_VOC_OBEYS
     ),
     "lvis": Protocol(
-        "detection", "LVIS: federated AP, by frequency; from its own files", None, ("boxes", "masks"), usual=False
+        "detection",
+        "LVIS: federated AP, by frequency; boxes, masks; usual where the truth is an LVIS file",
+        None,
+        ("boxes", "masks"),
+        usual=False,
+        one_value_of=("max_detections",),
     ),
     "iou": Protocol(
         "segmentation",

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from bestiary.errors import DataError, PictureError, RecordError, UsageError
 from bestiary.metrics.coco import CocoScores, coco_from_files
 from bestiary.metrics.errors import error_split
 from bestiary.metrics.json_files import load_json
+from bestiary.metrics.lvis import LIMIT, is_federated, lvis_from_entries, lvis_from_files
 from bestiary.metrics.panoptic_files import panoptic_from_files
 from bestiary.metrics.scores import Scores
 from bestiary.metrics.table import Kind
@@ -65,7 +67,7 @@ def score(
 
     COCO results of a COCO file are scored from the two files, so that the numbers are the reference tool's to the last
     bit; LVIS and panoptic files likewise. All others go through the accumulators that `eval` uses, which hold boxes in
-    float32.
+    float32. Detections of an LVIS file are scored by LVIS's protocol where none is named.
 
     Args:
         truth: a folder or annotation file in any format that is read.
@@ -96,10 +98,9 @@ def score(
         say(note)
     if formats.task not in (None, results.task):
         raise UsageError(f"got predictions of {results.task}, wanted {formats.task}", where="task")
-    chosen = chosen_protocols(results.task, protocols)
     job = _Job(joined, results, rules, found, say)
-    job.require_fit(chosen)
-    chosen = job.obeying(chosen, named=bool(protocols))
+    job.require_fit()
+    chosen = job.choose(protocols)
     scores, errors, examples = job.run(chosen, with_examples=report is not None)
     facts = {
         "truth": str(truth),
@@ -156,8 +157,8 @@ class _Job:
             raise DataError(f"got {got or 'nothing'}, wanted a kind in common", where=str(self.path))
         return kinds
 
-    def require_fit(self, chosen: dict[str, Protocol]) -> None:
-        """Raise `DataError` or `UsageError` where protocols, rules and what is there do not go together."""
+    def require_fit(self) -> None:
+        """Raise `DataError` or `UsageError` where rules and what is there do not go together."""
         task, rules = self.results.task, self.rules
         missing = FIELDS.get(task, set()) - self.truth.offered
         if missing:
@@ -167,25 +168,40 @@ class _Job:
         wrong = [name for name, value in said.items() if value and task != "detection"]
         wrong += ["ignore-label"] if rules.ignore and task != "segmentation" else []
         wrong += ["classes"] if rules.classes and task == "classification" else []
+        wrong += ["sigmas"] if rules.sigmas and "keypoints" not in self.kinds else []
         if wrong:
-            raise UsageError(f"predictions of {task} have no such rule", where=f"--{wrong[0]}")
-        for name, protocol in chosen.items():
-            if task == "detection" and not set(protocol.kinds) & set(self.kinds):
-                raise UsageError(f"{name} scores {', '.join(protocol.kinds)}, not {', '.join(self.kinds)}")
+            what = "detections without keypoints" if wrong == ["sigmas"] and self.kinds else f"predictions of {task}"
+            raise UsageError(f"{what} have no such rule", where=f"--{wrong[0]}")
 
-    def obeying(self, chosen: dict[str, Protocol], named: bool) -> dict[str, Protocol]:
-        """The protocols that know all rules that were set; one that was asked for by name must.
+    def choose(self, names: Sequence[str]) -> dict[str, Protocol]:
+        """The protocols of these names, or the usual ones that know what is there and all rules that were set.
 
         Raises:
-            UsageError: a protocol that was named, or every usual one, has no such rule.
+            UsageError: a protocol that was named, or every usual one, does not.
         """
-        refused = {name: flag for name, protocol in chosen.items() if (flag := protocol.refuses(self.rules))}
-        if refused and (named or len(refused) == len(chosen)):
-            name, flag = next(iter(refused.items()))
-            raise UsageError(f"{name} has no such rule (or only one value of it)", where=flag, mend="Leave it out")
-        for name, flag in refused.items():
-            self.say(f"{name} is left out: it has no {flag} (or only one value of it)")
+        wanted = names or self._federated()
+        chosen = chosen_protocols(self.results.task, wanted)
+        refused = {name: error for name, protocol in chosen.items() if (error := self._misfit(name, protocol))}
+        if refused and (wanted or len(refused) == len(chosen)):
+            raise next(iter(refused.values()))
+        for name, error in refused.items():
+            self.say(f"{name} is left out: {error.where + ': ' if error.where else ''}{error.message}")
         return {name: protocol for name, protocol in chosen.items() if name not in refused}
+
+    def _misfit(self, name: str, protocol: Protocol) -> UsageError | None:
+        if self.kinds and not set(protocol.kinds) & set(self.kinds):
+            return UsageError(f"{name} scores {', '.join(protocol.kinds)}, not {', '.join(self.kinds)}")
+        flag = protocol.refuses(self.rules)
+        message = f"{name} has no such rule (or only one value of it)"
+        return UsageError(message, where=flag, mend="Leave it out") if flag else None
+
+    def _federated(self) -> Sequence[str]:
+        """LVIS's protocol where the truth is LVIS's: any other would count detections that nobody can judge."""
+        file = self.truth.coco_file
+        if file is None or self.kinds == ["keypoints"] or not is_federated(file):
+            return ()
+        self.say("the truth says what its pictures were searched for: scored by lvis; --protocol names another")
+        return ("lvis",)
 
     def run(self, chosen: dict[str, Protocol], with_examples: bool) -> tuple[list[Scores], Any, list[Any]]:
         """Scores in the order of the protocols, the split of a detector's mistakes, and the pictures to show."""
@@ -201,8 +217,9 @@ class _Job:
                     gathered.append(protocol.make(self.truth.categories, self.rules, kind or "boxes"))
                     makers.append(gathered[-1].compute)
         split = next((g for g in gathered if isinstance(g, CocoScores)), None)
-        if split is None and with_examples and "boxes" in self.kinds:
-            split = CocoScores(self.truth.categories)
+        # LVIS's protocol leaves out what nobody can judge, and the split would call it a mistake.
+        if split is None and with_examples and self.kinds and list(chosen) != ["lvis"]:
+            split = CocoScores(self.truth.categories, **self.rules.coco(self.kinds[0]))
             gathered.append(split)
         collector = ExampleCollector() if with_examples else None
         if gathered or collector is not None:
@@ -214,18 +231,27 @@ class _Job:
 
     def _from_files(self, name: str, kind: Kind | None) -> Callable[[], Scores] | None:
         """What scores the files themselves; None where predictions must be read into records first."""
-        file = self.truth.coco_file if self.results.by_ids and not self.rules.classes else None
+        truth = self.truth.coco_file
         if name == "lvis":
-            if file is None:
-                got = "LVIS numbers are taken from an LVIS annotation file and a file of results"
-                raise UsageError(got, where="protocol", mend="Score the two JSON files themselves, all classes")
-            from bestiary.metrics.lvis import lvis_from_files
-
-            return lambda: lvis_from_files(file, self._document(), "masks" if kind == "masks" else "boxes")
-        if name == "coco" and file is not None and kind is not None:
+            if truth is None or not is_federated(truth):
+                got = "lvis wants an LVIS annotation file, whose pictures say what they were searched for"
+                raise UsageError(got, where="protocol", mend="Name it as TRUTH, or leave the protocol to be chosen")
+            return partial(self._lvis, truth, "masks" if kind == "masks" else "boxes")
+        if name == "coco" and truth is not None and kind is not None and self.results.by_ids and not self.rules.classes:
             arguments = self.rules.coco(kind)
-            return lambda: coco_from_files(file, self._document(), **arguments)
+            return lambda: coco_from_files(truth, self._document(), **arguments)
         return None
+
+    def _lvis(self, truth: Path, kind: Literal["boxes", "masks"]) -> Scores:
+        limit = self.rules.max_detections[0] if self.rules.max_detections else LIMIT
+        if self.results.by_ids:
+            return lvis_from_files(truth, self._document(), kind, limit)
+        pictures, entries = self.truth.pictures, []
+        for i in self.results.answered:
+            found = self.results.predict(i)
+            if isinstance(found, Detections):
+                entries += found.to_coco(pictures[i].extra["id"], self.truth.category_ids)
+        return lvis_from_entries(truth, entries, kind, limit, self.path)
 
     def _document(self) -> Path:
         return self.path if self.path.is_file() else next(self.path.glob("*.json"))
@@ -234,7 +260,9 @@ class _Job:
         fields = FIELDS.get(self.results.task) or set(self.kinds) | {"boxes"}
         lost = 0
         for i in range(len(self.truth)):
-            prediction, target = self._chosen(self._predict(i), self.truth.target(i, fields & self.truth.offered))
+            prediction, target = self._chosen(
+                self.results.predict(i), self.truth.target(i, fields & self.truth.offered)
+            )
             try:
                 for evaluator in gathered:
                     evaluator.update([prediction], [target])
@@ -247,17 +275,6 @@ class _Job:
                     collector.add(prediction, target, _reader(file))
         if lost:
             self.say(f"{lost} of {len(self.truth)} pictures are not there: the report cannot show them")
-
-    def _predict(self, i: int) -> Prediction:
-        if i in self.results.answered:
-            return self.results.predict(i)
-        empty = Detections.empty(self.truth.size_hw(i), self.truth.categories)
-        none: dict[str, Any] = {"name": self.truth.pictures[i].name}
-        if "masks" in self.kinds:
-            none["masks"] = torch.zeros(0, *empty.size_hw, dtype=torch.bool)
-        if "keypoints" in self.kinds:
-            none["keypoints"] = torch.zeros(0, max(1, self.truth.layout.joints), 3)
-        return replace(empty, **none)
 
     def _chosen(self, prediction: Prediction, target: Target) -> tuple[Prediction, Target]:
         """Both without what is not scored."""

@@ -143,6 +143,9 @@ def test_bad_lines_are_named_by_file_and_line(format: str, line: str, message: s
         ({"image_id": 12}, "12 first"),
         ({"category_id": 4}, "id 4 first"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, "wanted run lengths"),
+        ({"keypoints": 7}, "keypoints that is no list"),
+        ({"keypoints": [1, 2]}, "three numbers a joint"),
+        ({"bbox": None}, "neither a box nor a mask nor keypoints"),
     ],
 )
 def test_bad_coco_results_are_named_by_entry(change: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -233,11 +233,11 @@ def _is_annotation(entry: Any, file: Path, findings: Findings) -> bool:
 def picture_of(entry: Any, file: Path, findings: Findings, finder: PictureFinder) -> RawPicture | None:
     """The picture of one entry of `images`; None and a defect if it cannot be one."""
     number = id_of(entry.get("id")) if isinstance(entry, dict) else None
-    if number is None or not isinstance(entry.get("file_name"), str):
+    name = _name_of(entry) if number is not None else None
+    if number is None or name is None:
         wanted = "an object with id (a whole number or a text) and file_name"
         findings.error("bad-picture", findings.place(file), repr(entry)[:80], wanted, "Correct the entry", "left out")
         return None
-    name = entry["file_name"]
     where = findings.place(file, annotation=f"image {number}")
     if not findings.inside(name, where):
         return None
@@ -250,6 +250,14 @@ def picture_of(entry: Any, file: Path, findings: Findings, finder: PictureFinder
         found = (finder.folders or [finder.root])[0] / name
     size = size_of(entry)
     return RawPicture(found, relative_name(finder.root, found), where, size, [], extra=extra)
+
+
+def _name_of(entry: dict[str, Any]) -> str | None:
+    """`file_name`, or as LVIS has it the folder and file that `coco_url` ends in."""
+    name, url = entry.get("file_name"), entry.get("coco_url")
+    if name is None and isinstance(url, str):
+        name = "/".join(url.rsplit("/", 2)[-2:])
+    return name if isinstance(name, str) else None
 
 
 def size_of(entry: dict[str, Any]) -> tuple[int, int] | None:

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from bestiary.data.results.gathering import FoundRow, Gathering, Results
+from bestiary.data.results.json_entries import corners_of, joints_of, list_of, number_of, runs_of
 from bestiary.data.results.truth import Truth
 from bestiary.errors import DataError
 from bestiary.metrics.json_files import field_of, load_json
-from bestiary.metrics.table import Kind
-
-_FIELDS: dict[Kind, str] = {"boxes": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
 
 
 def read(path: Path, truth: Truth, skip_unknown: bool = False) -> Results:
@@ -38,23 +36,16 @@ def read(path: Path, truth: Truth, skip_unknown: bool = False) -> Results:
         label = gathering.category_of_id(category, where)
         if picture is not None and label is not None:
             gathering.add(picture, _row(entry, label, where))
-    first: Mapping[str, Any] = entries[0] if entries else {}
-    kinds: frozenset[Kind] = frozenset(kind for kind, name in _FIELDS.items() if first.get(name) is not None)
-    if entries and not kinds:
-        raise DataError("got no bbox, segmentation or keypoints", where=f"{path}, entry 0")
-    by_ids = by_ids and truth.coco_file is not None and not gathering.skip_unknown
-    return gathering.results("coco", kinds or frozenset[Kind](["boxes"]), by_ids)
+    return gathering.results("coco", by_ids and truth.coco_file is not None and not gathering.skip_unknown)
 
 
 def _row(entry: Mapping[str, Any], label: int, where: str) -> FoundRow:
-    score, box, rle, joints = (entry.get(name) for name in ("score", "bbox", "segmentation", "keypoints"))
-    if isinstance(score, bool) or not isinstance(score, int | float):
-        raise DataError(f"got the score {score!r}, wanted a number", where=where)
+    box, rle, joints = (entry.get(name) for name in ("bbox", "segmentation", "keypoints"))
     if box is not None:
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, int | float) for v in box):
-            raise DataError(f"got bbox {box!r}, wanted x, y, width, height", where=where)
-        x, y, width, height = map(float, box)
+        x, y, width, height = corners_of(box, "bbox", "x, y, width, height", where)
         box = (x, y, x + width, y + height)
-    if rle is not None and not isinstance(rle, Mapping):
-        raise DataError("got polygons, wanted run lengths (size and counts)", where=where)
-    return FoundRow(label, float(score), where, box, rle, joints)
+    if rle is not None:
+        rle = runs_of(rle, "segmentation", where)
+    if joints is not None:
+        joints = joints_of(list_of(entry, "keypoints", where), where)
+    return FoundRow(label, number_of(entry, "score", where), where, box, rle, joints)

@@ -29,7 +29,7 @@ class Results:
         task: what they answer.
         kinds: what detections carry.
         answered: places in the truth of the pictures that something was said of.
-        predict: the prediction of such a picture.
+        predict: the prediction of such a picture; of detections, that of any picture of the truth.
         notes: what was left out, one sentence each.
         by_ids: every result names its picture and category by the ids of the annotation file.
         labels_only: classes without probabilities.
@@ -57,7 +57,7 @@ class FoundRow:
         where: file and line or entry.
         box_xyxy: continuous, absolute pixels; None to be taken from the mask or joints.
         rle: COCO's dictionary.
-        keypoints: flat x, y, visibility.
+        keypoints: flat x, y, visibility or score; three numbers a joint.
     """
 
     label: int
@@ -66,6 +66,12 @@ class FoundRow:
     box_xyxy: tuple[float, float, float, float] | None = None
     rle: Mapping[str, Any] | None = None
     keypoints: Sequence[int | float] | None = None
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What the file says of the object."""
+        said: dict[Kind, object] = {"boxes": self.box_xyxy, "masks": self.rle, "keypoints": self.keypoints}
+        return frozenset(kind for kind, value in said.items() if value is not None)
 
 
 @dataclass
@@ -134,8 +140,10 @@ class Gathering:
         """A detection in picture `i`.
 
         Raises:
-            DataError: a score or box that is none.
+            DataError: a score or box that is none, or nothing that says where it is.
         """
+        if not row.kinds:
+            raise DataError("got neither a box nor a mask nor keypoints", where=row.where)
         if not math.isfinite(row.score):
             raise DataError(f"got the score {row.score}, wanted a finite number", where=row.where)
         box = row.box_xyxy
@@ -178,8 +186,13 @@ class Gathering:
         close = get_close_matches(name.casefold(), folded, 1, 0.5)
         return folded[close[0]] if close else f"none: it has {', '.join(self._labels)[:200]}"
 
-    def detections(self, i: int) -> Detections:
+    def detections(self, i: int, kinds: frozenset[Kind], joint_count: int) -> Detections:
         """What was found in picture `i`, best score first, equal ones as they came.
+
+        Args:
+            i: place of the picture in the truth.
+            kinds: what the results carry, so that a picture without any carries empty ones.
+            joint_count: of each object.
 
         Raises:
             DataError: a mask or joints that cannot be read or do not fit the picture.
@@ -204,21 +217,33 @@ class Gathering:
             else:
                 xs, ys = joints[number][:, 0], joints[number][:, 1]
                 boxes.append((float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())))
+        empty = not rows
+        no_masks = torch.zeros(0, *size_hw, dtype=torch.bool) if empty and "masks" in kinds else None
+        no_joints = torch.zeros(0, joint_count, 3) if empty and "keypoints" in kinds else None
         return Detections(
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             torch.tensor([row.label for row in rows], dtype=torch.int64),
             torch.tensor([row.score for row in rows], dtype=torch.float32),
-            masks=torch.stack(masks) if masks else None,
-            keypoints=torch.stack(joints) if joints else None,
+            masks=torch.stack(masks) if masks else no_masks,
+            keypoints=torch.stack(joints) if joints else no_joints,
             size_hw=size_hw,
             categories=self.truth.categories,
             name=self.truth.pictures[i].name,
         )
 
-    def results(self, format: str, kinds: frozenset[Kind] = frozenset({"boxes"}), by_ids: bool = False) -> Results:
-        """All that was gathered; `DataError` as in `notes`."""
+    def results(self, format: str, by_ids: bool = False) -> Results:
+        """All that was gathered; detections are of the kinds that the first of them is. `DataError` as in `notes`."""
         notes = self.notes()
-        return Results(format, "detection", frozenset(self.rows), self.detections, kinds, notes, by_ids)
+        every = (row for rows in self.rows.values() for row in rows)
+        first = next(every, None)
+        kinds: frozenset[Kind] = frozenset({"boxes"}) if first is None else first.kinds
+        flat = None if first is None else first.keypoints
+        joint_count = len(flat) // 3 if flat else 0
+
+        def predict(i: int) -> Detections:
+            return self.detections(i, kinds, joint_count)
+
+        return Results(format, "detection", frozenset(self.rows), predict, kinds, notes, by_ids)
 
 
 def _mask(row: FoundRow, size_hw: tuple[int, int]) -> torch.Tensor:
@@ -232,10 +257,7 @@ def _mask(row: FoundRow, size_hw: tuple[int, int]) -> torch.Tensor:
 
 
 def _joints(row: FoundRow) -> torch.Tensor:
-    try:
-        points = torch.tensor(list(row.keypoints or ()), dtype=torch.float32)
-    except (TypeError, ValueError) as error:
-        raise DataError("got keypoints that are no numbers", where=row.where) from error
-    if not len(points) or len(points) % 3 or not bool(torch.isfinite(points).all()):
-        raise DataError(f"got {len(points)} numbers, wanted finite x, y, v of each joint", where=row.where)
+    points = torch.tensor(list(row.keypoints or ()), dtype=torch.float32)
+    if not bool(torch.isfinite(points).all()):
+        raise DataError("got keypoints that are not finite", where=row.where)
     return points.reshape(-1, 3)

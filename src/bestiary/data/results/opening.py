@@ -13,7 +13,7 @@ from bestiary.metrics.json_files import load_json
 
 RESULT_FORMATS: dict[str, tuple[Callable[[Path, Truth, bool], Results], str]] = {
     "coco": (coco.read, "COCO results: a JSON list with image_id, category_id, score and bbox, mask or keypoints"),
-    "predict-json": (predict_json.read, "what `bestiary predict --json` prints"),
+    "predict-json": (predict_json.read, "what `bestiary predict --json` prints, with masks and keypoints"),
     "voc-classes": (text_boxes.read_voc_classes, "text, one file a class: picture score x1 y1 x2 y2"),
     "voc-pictures": (text_boxes.read_voc_pictures, "text, one file a picture: class score x1 y1 x2 y2"),
     "yolo": (text_boxes.read_yolo, "text, one file a picture: class x y width height confidence, normalised"),
