@@ -1,0 +1,1 @@
+"""Classifiers that are no single network: one system a file."""
