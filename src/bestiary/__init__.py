@@ -14,8 +14,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_VERBS = ("create", "evaluate", "export", "list_models", "load", "score", "train")
-__all__ = ["__version__", "create", "evaluate", "export", "list_models", "load", "score", "train"]
+_VERBS = ("create", "cut", "embed", "evaluate", "export", "list_models", "load", "score", "train")
+__all__ = ["__version__", "create", "cut", "embed", "evaluate", "export", "list_models", "load", "score", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from bestiary.cli import data_commands, model_commands, run_commands
+from bestiary.cli import data_commands, features_command, inspect_command, model_commands, run_commands, search_command
 from bestiary.cli.output import emit, say
 from bestiary.errors import BestiaryError
 
@@ -32,6 +32,9 @@ app = typer.Typer(
 model_commands.register(app)
 data_commands.register(app)
 run_commands.register(app)
+features_command.register(app)
+inspect_command.register(app)
+search_command.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -115,9 +115,10 @@ def train(
     entry = zoo.find(model)
     say = say if rank_and_world()[0] == 0 else _silence
     recipe = (recipe or zoo.recipe_of(model)).with_fields(fields)
-    fitted = isinstance(recipe.settings, FitSettings)
-    chosen = dataclasses.replace(splits, val=None) if fitted and validation is None else splits
-    training, held_out = _open_both(data, validation, chosen, recipe.task, format, say)
+    if resume and isinstance(recipe.settings, FitSettings):
+        raise UsageError("a system that is fitted has nothing to resume", mend="Start it anew, in another folder")
+    splits = _splits_there(data, splits, recipe, format, say)
+    training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
     categories = tuple(training.categories)
     if not categories:
         raise DataError(
@@ -134,7 +135,7 @@ def train(
         + f"; run: {folder}"
     )
     run = (
-        _fit(system, recipe, training, folder, resume, say)
+        _fit(system, recipe, training, folder, say)
         if isinstance(system, FittedSystem)
         else _run_loop(system, recipe, training, held_out, folder, resume, say)
     )
@@ -143,6 +144,22 @@ def train(
 
 def _silence(_: str) -> None:
     """Of several processes only the first talks."""
+
+
+def _splits_there(data: Data, splits: Splits, recipe: Recipe, format: str | None, say: Callable[[str], None]) -> Splits:
+    """Data in one piece are trained on as such; pictures for validation are needed where something is chosen by them,
+    or where there are no others to measure by.
+    """
+    if not isinstance(data, str | Path):
+        return splits
+    there = splits_of(data, format)
+    if splits.train == "train" and there == ["all"]:
+        say("the data is in one piece: all of it serves, less what is set aside")
+        splits = dataclasses.replace(splits, train="all")
+    is_measured = splits.test is None or all(part in there for part in splits.test.split("+"))
+    if isinstance(recipe.settings, FitSettings) and is_measured:
+        splits = dataclasses.replace(splits, val=None)
+    return splits
 
 
 def _open_both(
@@ -174,9 +191,7 @@ def set_aside(dataset: Samples, fraction: float) -> tuple[Samples, Samples]:
 
 
 def _arguments(entry: zoo.Entry, recipe: Recipe) -> dict[str, Any]:
-    import inspect
-
-    taken = inspect.signature(entry.build).parameters
+    taken = entry.takes()
     sizes = {name: value for name, value in recipe.pictures.arguments().items() if name in taken}
     return {**sizes, **recipe.arguments}
 
@@ -211,15 +226,11 @@ def _sampler(dataset: Samples, task: str, settings: Settings) -> Sampler | None:
     return repeat_factor(labels(), seed, threshold=0.3)
 
 
-def _fit(
-    system: FittedSystem, recipe: Recipe, training: Samples, folder: Path, resume: bool, say: Callable[[str], None]
-) -> loop.Run:
-    if resume:
-        raise UsageError("a system that is fitted has nothing to resume", mend="Start it anew, in another folder")
+def _fit(system: FittedSystem, recipe: Recipe, training: Samples, folder: Path, say: Callable[[str], None]) -> loop.Run:
     settings, identity = recipe.settings, {**identity_of(system), "recipe": recipe.to_dict()}
     if not isinstance(settings, FitSettings):
         raise UsageError("got a recipe of gradient steps, wanted one of fitting", where=system.model_name)
-    return fitting.fit(system, training, settings, out=folder, identity=identity, say=say)  # type: ignore[arg-type]
+    return fitting.fit(system, training, settings, out=folder, identity=identity, say=say)
 
 
 def _run_loop(

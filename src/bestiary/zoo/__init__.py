@@ -63,13 +63,15 @@ def build(name: str, categories: Sequence[str] | None = None, arguments: Mapping
     Args:
         name: a name of the zoo.
         categories: the user's; None gives the published layout.
-        arguments: further arguments of the constructor, checked against its signature.
+        arguments: further arguments of the constructor, checked against its signature, and of its kind of system.
     """
-    entry = find(name)
-    known = [p for p in inspect.signature(entry.build).parameters if p != "categories"]
-    for key in arguments or {}:
+    entry, given = find(name), dict(arguments or {})
+    known = entry.takes()
+    for key in given:
         if key not in known:
             raise UsageError(f"{name} takes no argument {key!r}", mend=nearest(key, known))
-    system = entry.build(None if categories is None else tuple(categories), **dict(arguments or {}))
-    system.model_name, system.arguments = name, dict(arguments or {})
+    own = {key: given[key] for key in given if key in inspect.signature(entry.build).parameters}
+    system = entry.build(None if categories is None else tuple(categories), **own)
+    system.take({key: value for key, value in given.items() if key not in own})
+    system.model_name, system.arguments = name, given
     return system

@@ -1,7 +1,9 @@
 """What the zoo says of one name."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_type_hints
 
 from bestiary.recipes.recipe import Recipe
 from bestiary.system import System
@@ -27,3 +29,11 @@ class Entry:
     def task(self) -> str:
         """What the system recognises: "classification", "detection", "segmentation"."""
         return self.recipe().task
+
+    def takes(self) -> tuple[str, ...]:
+        """Names of the arguments beside the categories: the constructor's, and those that every system of the kind that
+        it makes takes.
+        """
+        own = [name for name in inspect.signature(self.build).parameters if name != "categories"]
+        made = self.build if isinstance(self.build, type) else get_type_hints(self.build)["return"]
+        return (*own, *sorted(made.further_arguments - set(own)))
