@@ -1,10 +1,16 @@
-"""Latency of one picture: torch eager beside ONNX Runtime and OpenVINO (float32, bfloat16), and how far each strays.
+"""Latency of networks: torch eager, ONNX Runtime and OpenVINO (float32, bfloat16), beside torchvision's nets.
 
-    OMP_NUM_THREADS=2 OMP_PROC_BIND=true GOMP_SPINCOUNT=10000 python benchmarks/inference.py [--threads 2] [--rounds 15]
+    OMP_NUM_THREADS=2 OMP_PROC_BIND=true GOMP_SPINCOUNT=10000 python benchmarks/inference.py --peer /path/to/python
 
-Writes benchmarks/results/inference.json. Each number is the median over rounds in milliseconds, of the module that is
-exported (network input to answer, without reading and resizing); within a round the runtimes take turns, so that a
-slow moment hits all. `cpu_per_wall` of eager near the number of threads means that both threads really ran.
+Writes benchmarks/results/inference.json. Each number is in milliseconds, of the module that is exported (network input
+to answer, without reading and resizing); within a round all take turns, so that a slow moment hits all. `--peer` names
+a Python that has torchvision (and can import this library): its process times torchvision's net, ours as it is built
+(`as built`) and as `bestiary.load` lays it out (`as loaded`) in the same rounds. `cpu_per_wall` of eager near the
+number of threads means that all threads really ran.
+
+    python benchmarks/inference.py --accuracy CHECKPOINT --data FOLDER
+
+measures a trained net in every runtime on real pictures instead, and writes inference_accuracy.json.
 """
 
 import argparse
@@ -13,42 +19,88 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peer_nets import settle
 
 from bestiary import zoo
 from bestiary.deploy.graphs import Graph
 from bestiary.deploy.onnx_graph import exported_module, write_graph
 from bestiary.deploy.sessions import open_session
 
-RESULTS = Path(__file__).parent / "results" / "inference.json"
-CASES: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
-    "resnet18": ({}, (224, 224)),
-    "resnet50": ({}, (224, 224)),
-    "fasterrcnn_resnet18_fpn": ({"min_size": 320, "max_size": 533}, (320, 427)),
-    "unet_padded_small": ({}, (320, 427)),
-}
-"""Arguments and size of the network's input."""
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network, what its constructor is told, its input, and whether torchvision has it."""
+
+    name: str
+    size_hw: tuple[int, int] = (224, 224)
+    batches: tuple[int, ...] = (1, 16)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    peer: bool = True
+
+
+NETS = [
+    Net("alexnet"),
+    Net("vgg16", batches=(1,)),
+    Net("googlenet"),
+    Net("resnet18"),
+    Net("resnet50"),
+    Net("squeezenet1_1"),
+    Net("mobilenet_v2"),
+    Net("mobilenet_v3_large"),
+    Net("shufflenet_v2_x1_0"),
+    Net("fasterrcnn_resnet18_fpn", (320, 427), (1,), {"min_size": 320, "max_size": 533}, peer=False),
+    Net("unet_padded_small", (320, 427), (1,), peer=False),
+]
 
 Runner = Callable[[], tuple[np.ndarray, ...]]
 
 
-def build(name: str) -> Graph:
+class Peer:
+    """Another Python, which times its nets when it is asked to."""
+
+    def __init__(self, python: Path) -> None:
+        self._process = subprocess.Popen(
+            [python, Path(__file__).parent / "peer_nets.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, request: object) -> dict[str, float]:
+        """One line there, one line back."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the peer has ended; its own message stands above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Let it end."""
+        self._process.communicate()
+
+
+def build(net: Net) -> Graph:
     """Random weights; a detector's classifier is made steeper, so that there are boxes to suppress."""
     torch.manual_seed(0)
-    arguments, _ = CASES[name]
-    system = zoo.build(name, None, arguments).eval()
-    if name.startswith("fasterrcnn"):
-        weight = system.get_parameter("roi_heads.box_predictor.cls_score.weight")
+    system = zoo.build(net.name, None, net.arguments).eval()
+    if net.name.startswith("fasterrcnn"):
         with torch.no_grad():
-            weight.mul_(12)
+            system.get_parameter("roi_heads.box_predictor.cls_score.weight").mul_(12)
+    if system.task == "classification":
+        settle(system, (4, system.in_channels, *net.size_hw))
     return exported_module(system)
 
 
@@ -61,15 +113,14 @@ def runners(graph: Graph, path: Path, images: torch.Tensor, threads: int) -> dic
         return tuple(v.numpy() for v in (answer if isinstance(answer, tuple) else (answer,)))
 
     array = images.numpy()
-    ort = open_session(path, "onnxruntime", threads)
-    openvino = open_session(path, "openvino", threads)
-    bfloat16 = open_session(path, "openvino", threads, "bfloat16")
-    return {
-        "eager": eager,
-        "onnxruntime": lambda: ort.run(array),
-        "openvino": lambda: openvino.run(array),
-        "openvino bfloat16": lambda: bfloat16.run(array),
+    shape = (len(array), array.shape[1], array.shape[2], array.shape[3])
+    sessions = {
+        "onnxruntime": open_session(path, "onnxruntime", threads),
+        "openvino": open_session(path, "openvino", threads),
+        "openvino bfloat16": open_session(path, "openvino", threads, "bfloat16"),
+        "openvino bfloat16, one shape": open_session(path, "openvino", threads, "bfloat16", shape),
     }
+    return {"eager": eager, **{name: (lambda s=session: s.run(array)) for name, session in sessions.items()}}
 
 
 def stray(wanted: tuple[np.ndarray, ...], got: tuple[np.ndarray, ...]) -> float | None:
@@ -80,12 +131,14 @@ def stray(wanted: tuple[np.ndarray, ...], got: tuple[np.ndarray, ...]) -> float 
     return float(np.abs(wanted[which] - got[which]).max())
 
 
-def measure(ways: dict[str, Runner], rounds: int) -> dict[str, Any]:
-    """Medians in milliseconds, ratios to eager, and eager's processor seconds a second."""
+def measure(ways: dict[str, Runner], peer: Peer | None, rounds: int) -> dict[str, Any]:
+    """Times, ratios to the peer's net (else to our eager one), and eager's processor seconds a second."""
     answers = {name: run() for name, run in ways.items()}  # once, not counted
     times: dict[str, list[float]] = {name: [] for name in ways}
     busy: list[float] = []
     for _ in range(rounds):
+        for name, spent in (peer.ask("turn") if peer else {}).items():
+            times.setdefault(name, []).append(spent)
         for name, run in ways.items():
             cpu, begin = time.process_time(), time.perf_counter()
             run()
@@ -94,13 +147,72 @@ def measure(ways: dict[str, Runner], rounds: int) -> dict[str, Any]:
             if name == "eager":
                 busy.append((time.process_time() - cpu) / wall)
     medians = {name: statistics.median(values) for name, values in times.items()}
+    fastest = {name: min(values) for name, values in times.items()}
+    against = "torchvision" if peer else "eager"
     return {
         "milliseconds": medians,
-        "fastest": {name: min(values) for name, values in times.items()},
-        "times faster than eager": {name: medians["eager"] / value for name, value in medians.items()},
+        "fastest": fastest,
+        "against": against,
+        "times faster, medians": {name: medians[against] / value for name, value in medians.items()},
+        "times faster, fastest": {name: fastest[against] / value for name, value in fastest.items()},
         "cpu_per_wall": statistics.median(busy),
-        "answers": {name: [list(v.shape) for v in values] for name, values in answers.items()},
         "largest difference from eager": {name: stray(answers["eager"], values) for name, values in answers.items()},
+    }
+
+
+def measure_net(net: Net, peer: Peer | None, threads: int, rounds: int) -> dict[str, Any]:
+    """One net at all its batches."""
+    graph = build(net)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        begin = time.perf_counter()
+        write_graph(graph, path)
+        seconds = time.perf_counter() - begin
+        for batch in net.batches:
+            shape = (batch, int(graph.images.shape[1]), *net.size_hw)
+            images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+            if peer is not None and net.peer:
+                request = {"model": net.name, "batch": batch, "size_hw": net.size_hw, "threads": threads}
+                strays = peer.ask(request)
+                if max(strays.values()) > 1e-2:
+                    raise SystemExit(f"{net.name}: the nets do not agree: {strays}")
+            ways = runners(graph, path, images, threads)
+            turns = rounds if batch == 1 else max(3, rounds // 3)
+            found[f"batch {batch}"] = {
+                "input": list(images.shape),
+                **measure(ways, peer if net.peer else None, turns),
+            }
+        return {"export seconds": seconds, "megabytes": path.stat().st_size / 1e6, **found}
+
+
+def measure_accuracy(checkpoint: Path, data: Path, split: str) -> dict[str, Any]:
+    """Top-1 and top-5 of a trained classifier in every runtime."""
+    import bestiary
+
+    def scores(model: Any, batch: int) -> dict[str, float]:
+        evaluation = bestiary.evaluate(model, data, split=split, batch=batch)
+        return {**evaluation.scores[0].values, "pictures a second": evaluation.images_per_second}
+
+    with tempfile.TemporaryDirectory() as folder:
+        graph = bestiary.export(checkpoint, Path(folder) / "net.onnx").path
+        found = {"torch": scores(bestiary.load(checkpoint), 16)}
+        for runtime, precision in (("onnxruntime", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")):
+            model = bestiary.load(graph, runtime, precision=precision)
+            found[f"{runtime} {precision}"] = scores(model, 16)
+    return {"checkpoint": checkpoint.name, "data": data.name, "split": split, "scores": found}
+
+
+def surroundings(options: argparse.Namespace) -> dict[str, Any]:
+    """When, where and with what."""
+    packages = ("bestiary", "torch", "onnx", "onnxruntime", "openvino", "numpy")
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": {"platform": platform.platform(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+        "python": platform.python_version(),
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "threads": options.threads,
+        "rounds": options.rounds,
     }
 
 
@@ -108,38 +220,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--models", nargs="*", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--models", nargs="*", help="only these")
+    parser.add_argument("--peer", type=Path, help="a Python that has torchvision")
+    parser.add_argument("--accuracy", type=Path, help="a checkpoint to measure in every runtime")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    models: dict[str, Any] = {}
-    for name in options.models:
-        graph, (height, width) = build(name), CASES[name][1]
-        images = torch.rand(1, int(graph.images.shape[1]), height, width, generator=torch.Generator().manual_seed(1))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "net.onnx"
-            begin = time.perf_counter()
-            write_graph(graph, path)
-            seconds = time.perf_counter() - begin
-            models[name] = {
-                "input": list(images.shape),
-                "export seconds": seconds,
-                "megabytes": path.stat().st_size / 1e6,
-                **measure(runners(graph, path, images, options.threads), options.rounds),
-            }
-    packages = ("bestiary", "torch", "onnx", "onnxruntime", "openvino", "numpy")
-    result = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": {"platform": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
-        "python": platform.python_version(),
-        "versions": {package: importlib.metadata.version(package) for package in packages},
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "models": models,
-    }
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    if options.accuracy:
+        document = measure_accuracy(options.accuracy, options.data, options.split)
+    else:
+        nets = [net for net in NETS if not options.models or net.name in options.models]
+        peer = Peer(options.peer) if options.peer else None
+        document = {"models": {net.name: measure_net(net, peer, options.threads, options.rounds) for net in nets}}
+        if peer is not None:
+            peer.close()
+    out = options.out or RESULTS / ("inference_accuracy.json" if options.accuracy else "inference.json")
+    out.write_text(json.dumps({**surroundings(options), **document}, indent=2) + "\n")
+    print(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":
