@@ -140,3 +140,11 @@ def test_other_channels_take_the_mean_of_the_colours_statistics() -> None:
     assert system.normalize.mean.flatten().tolist() == pytest.approx([(0.485 + 0.456 + 0.406) / 3] * 4)
     assert isinstance(system, nn.Module)
     assert system.loss(torch.rand(2, 4, 6, 6), [Target(label=0), Target(label=1)]).total.isfinite()
+
+
+def test_a_grey_picture_is_that_grey_in_three_channels() -> None:
+    system = build().eval()
+    grey = torch.rand(1, 40, 33)
+    with torch.inference_mode():
+        alone, repeated = system.predict_images([grey, grey.expand(3, -1, -1)])
+    assert torch.equal(alone.probs, repeated.probs)

@@ -39,7 +39,7 @@ MODULES: dict[str, tuple[int, int, int, int, int, int]] = {
 }
 """Table 1: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection."""
 
-LEVEL_ENDS = ("conv1", "conv3", "inception3b", "inception4e", "inception5b")
+LEVEL_ENDS = ("conv1", "norm2", "inception3b", "inception4e", "inception5b")
 """The parts after which a level stands. The small form has none after the first."""
 
 AUXILIARY_WEIGHT = 0.3
@@ -50,7 +50,7 @@ class Maps(NamedTuple):
     """What the convolutions give on their way."""
 
     conv1: Tensor
-    conv3: Tensor
+    norm2: Tensor
     inception3b: Tensor
     inception4a: Tensor
     inception4d: Tensor
@@ -84,13 +84,13 @@ class Stages(nn.Module):
         """All that a level or a classifier stands on."""
         conv1 = self.conv1(pixels)  # stride 2
         features = self.conv2(self.norm1(self.maxpool1(conv1)))  # stride 4
-        conv3 = self.norm2(self.conv3(features))
-        inception3b = self.inception3b(self.inception3a(self.maxpool2(conv3)))  # stride 8
+        norm2 = self.norm2(self.conv3(features))
+        inception3b = self.inception3b(self.inception3a(self.maxpool2(norm2)))  # stride 8
         inception4a = self.inception4a(self.maxpool3(inception3b))  # stride 16
         inception4d = self.inception4d(self.inception4c(self.inception4b(inception4a)))
         inception4e = self.inception4e(inception4d)
         inception5b = self.inception5b(self.inception5a(self.maxpool4(inception4e)))  # stride 32
-        return Maps(conv1, conv3, inception3b, inception4a, inception4d, inception4e, inception5b)
+        return Maps(conv1, norm2, inception3b, inception4a, inception4d, inception4e, inception5b)
 
 
 class GoogLeNet(Stages):
@@ -101,7 +101,7 @@ class GoogLeNet(Stages):
         in_channels: of the pictures.
 
     Attributes:
-        levels: conv1, conv3, inception 3b, 4e and 5b.
+        levels: conv1, conv3 (normalised, where the form does that), inception 3b, 4e and 5b.
     """
 
     levels: tuple[Level, ...]

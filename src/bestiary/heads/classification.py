@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bestiary.errors import RecordError, UsageError
 from bestiary.heads.views import CENTRE, Views, batches_of_views
+from bestiary.layers.channels import match_channels
 from bestiary.layers.preprocess import IMAGENET_MEAN, IMAGENET_STD, ChannelOrder, Normalize
 from bestiary.layers.scaling import as_float, centre_crop, resize_short_side, stack_equal
 from bestiary.predictions import Classification, Prediction
@@ -105,17 +106,22 @@ class Classifier(System):
         return Losses({"cross_entropy": loss})
 
     def to_network_scale(
-        self, images: Sequence[Shaped[Tensor, "C _h _w"]], targets: Sequence[Target]
+        self, images: Sequence[Shaped[Tensor, "_c _h _w"]], targets: Sequence[Target]
     ) -> tuple[Sequence[Float[Tensor, "C _h2 _w2"]], Sequence[Target]]:
-        """Pictures resized and cropped in the middle (float, not normalised), whatever `views`; labels as they are."""
-        return [centre_crop(resize_short_side(as_float(i), self.resize), self.crop) for i in images], targets
+        """Pictures resized and cropped in the middle (float, not normalised), whatever `views`; labels as they are.
 
-    def predict_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Prediction]:
+        Grey pictures for a network of colours are repeated, colours for a grey one mixed.
+        """
+        found = [as_float(match_channels(image, self.in_channels)) for image in images]
+        return [centre_crop(resize_short_side(image, self.resize), self.crop) for image in found], targets
+
+    def predict_images(self, images: Sequence[Shaped[Tensor, "_c _h _w"]]) -> list[Prediction]:
         """Softmax probabilities, the mean over the `views` of each picture."""
         if not len(images):
             return []
         look = self.dense_logits if self.views.kind == "dense" else self
-        views = [self.views.of(as_float(image), self.resize, self.crop) for image in images]
+        found = [as_float(match_channels(image, self.in_channels)) for image in images]
+        views = [self.views.of(image, self.resize, self.crop) for image in found]
         probs = torch.zeros(len(images), len(self.categories), device=images[0].device)
         for pictures, stack in batches_of_views(views, len(images)):
             places = torch.tensor(pictures, device=probs.device)
