@@ -80,7 +80,9 @@ def test_regions_keep_apart_and_the_best_come_first() -> None:
             assert not (near and alike)
 
 
-@pytest.mark.parametrize("grey", [torch.zeros(0, 5), torch.rand(6, 200), torch.full((50, 50), 0.4)], ids=str)
+@pytest.mark.parametrize(
+    "grey", [torch.zeros(0, 5), torch.rand(6, 200), torch.full((50, 50), 0.4)], ids=["empty", "too low", "flat"]
+)
 def test_where_nothing_can_be_seen_nothing_is_found(grey: torch.Tensor) -> None:
     regions = salient_regions(grey)
     assert len(regions) == 0
