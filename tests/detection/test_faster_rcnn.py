@@ -362,7 +362,7 @@ def test_one_picture_is_learned() -> None:
     objects = [target((8, 8, 40, 40, 0), (44, 36, 60, 60, 1))] * 2
     optimiser = torch.optim.SGD(system.parameters(), lr=0.02, momentum=0.9)
     losses = []
-    for _ in range(60):
+    for _ in range(90):
         loss = system.loss(picture, objects).total
         optimiser.zero_grad()
         loss.backward()

@@ -109,7 +109,7 @@ def test_one_picture_is_too_few_to_span_a_space(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "best.safetensors").exists()
 
 
-def test_pictures_without_class_and_broken_ones_are_errors(tmp_path: Path) -> None:
+def test_pictures_without_class_and_broken_ones_are_errors(unchecked: None, tmp_path: Path) -> None:
     put(tmp_path / "flat", 0, 0)
     with pytest.raises(DataError):
         bestiary.train(NAME, tmp_path / "flat", out=tmp_path / "run")
