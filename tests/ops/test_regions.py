@@ -5,7 +5,7 @@ import torch
 
 from bestiary import ops
 from bestiary.errors import RecordError
-from bestiary.ops import regions
+from bestiary.ops import region_pooling, regions
 from bestiary.ops.region_modules import MultiScaleRoIAlign, RoIAlign
 from bestiary.ops.region_pooling import Sampling, pool_forward
 from bestiary.ops.rois import region_rows
@@ -155,7 +155,27 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert low.grad.dtype == torch.bfloat16
 
 
-def test_gradient_is_the_same_for_any_number_of_threads() -> None:
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("thinnest", [1, 2, 4])
+def test_gradient_does_not_depend_on_how_the_map_is_cut_into_bands(
+    thinnest: int, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, rois = features_and_rois(4)
+    layout = torch.channels_last if last else torch.contiguous_format
+    features = features.contiguous(memory_format=layout).requires_grad_()
+    out = ops.roi_align(features, rois, 3, 0.25, 2)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
+    (whole,) = torch.autograd.grad(out, features, weight, retain_graph=True)
+    monkeypatch.setattr(region_pooling, "_BAND_BYTES", 1)
+    monkeypatch.setattr(region_pooling, "_THINNEST_BAND", thinnest)
+    (cut,) = torch.autograd.grad(out, features, weight)
+    assert whole.any()
+    assert torch.equal(cut, whole)
+
+
+def test_gradient_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_pooling, "_BAND_BYTES", 1)  # else this map would be one band, and one thread's work
+    monkeypatch.setattr(region_pooling, "_THINNEST_BAND", 3)
     g = torch.Generator().manual_seed(0)
     features = torch.randn(1, 192, 20, 30, generator=g, requires_grad=True)
     corner = torch.rand(300, 2, generator=g) * 20

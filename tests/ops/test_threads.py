@@ -1,4 +1,7 @@
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -50,3 +53,26 @@ def test_a_forked_process_can_pool_after_its_parent_did() -> None:
     assert answers.get(timeout=60) == parent == 64 * 8 * 9
     child.join(timeout=60)
     assert child.exitcode == 0
+
+
+PROCESSORS = """
+import os
+os.sched_setaffinity(0, {allowed})
+import torch
+from bestiary.ops._kernels import threads
+seen = []
+threads.in_threads(lambda start, stop: seen.append(os.sched_getaffinity(0)), 8, 2)
+pool = threads._pool(1)
+print(sorted(pool.submit(os.sched_getaffinity, 0).result()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors cannot be chosen here")
+@pytest.mark.parametrize("share", ["all", "one"])
+def test_threads_have_the_processors_of_the_process_where_openmp_is_bound(share: str) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    allowed = mine if share == "all" else mine[-1:]
+    environment = {**os.environ, "OMP_PROC_BIND": "true", "OMP_NUM_THREADS": str(len(mine))}
+    script = PROCESSORS.replace("{allowed}", str(set(allowed)))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[-2] == str(allowed)

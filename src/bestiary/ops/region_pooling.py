@@ -89,12 +89,16 @@ def pool_backward(
     for features_grad, rows, scale in zip(grads, rows_by_level, scales, strict=True):
         if not len(rows) or not grad.numel():
             features_grad.zero_()
-        elif by_kernel and positions == 1 and features_grad.dtype == torch.float32:
-            _kernel_backward_in_bands(grad, rois, rows, scale, sampling, features_grad)
+        elif by_kernel and positions == 1:
+            fits = features_grad.dtype == torch.float32
+            target = features_grad if fits else torch.empty_like(features_grad, dtype=torch.float32)
+            _kernel_backward(grad, rois, rows, scale, sampling, target)
+            if not fits:
+                features_grad.copy_(target)
         else:
             batch, channels, height, width = features_grad.shape
             total = room_in_layout((batch, height, width, channels), grad).zero_()
-            compute = _kernel_backward if by_kernel else _plain_backward
+            compute = _kernel_backward_by_position if by_kernel else _plain_backward
             compute(grad, rois, rows, scale, sampling, total)
             copy_channels_first(total, positions, features_grad)
 
@@ -132,7 +136,7 @@ def _kernel_forward(
     in_threads(work, len(rows), torch.get_num_threads(), grain=16)
 
 
-def _kernel_backward_in_bands(
+def _kernel_backward(
     grad: Float[Tensor, "R C _oh _ow"],
     rois: Float[Tensor, "R 5"],
     rows: Int64[Tensor, " K"],
@@ -170,7 +174,7 @@ def _kernel_backward_in_bands(
     in_threads(work, len(bands), torch.get_num_threads())
 
 
-def _kernel_backward(
+def _kernel_backward_by_position(
     grad: Float[Tensor, "R _c _oh _ow"],
     rois: Float[Tensor, "R 5"],
     rows: Int64[Tensor, " K"],
@@ -178,14 +182,11 @@ def _kernel_backward(
     sampling: Sampling,
     total: Float[Tensor, "B H W C"],
 ) -> None:
-    """Of position-sensitive bins, or by way of a buffer of the whole map."""
     import numpy as np
 
     from bestiary.ops._kernels.position_regions import position_backward
     from bestiary.ops._kernels.threads import in_threads
 
-    if not sampling.by_position:
-        return _kernel_backward_in_bands(grad, rois, rows, scale, sampling, total.permute(0, 3, 1, 2))
     last = is_channels_last(grad)
     source = (grad.permute(0, 2, 3, 1) if last else grad.contiguous()).numpy()
     arrays = source, rois.contiguous().numpy(), rows.numpy()
@@ -194,7 +195,7 @@ def _kernel_backward(
     def work(start: int, stop: int) -> None:
         position_backward(*arrays, factor, *sampling[:2], last, start, stop, target)
 
-    return in_threads(work, total.shape[3], torch.get_num_threads(), grain=64)
+    in_threads(work, total.shape[3], torch.get_num_threads(), grain=64)
 
 
 def _plain_forward(

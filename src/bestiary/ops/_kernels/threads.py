@@ -4,8 +4,8 @@ The kernels release the interpreter lock, so plain threads scale as OpenMP would
 survive `fork` (a new process makes its own pool) and compile in half the time.
 """
 
-import contextlib
 import itertools
+import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,19 +16,32 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 def _pool(workers: int) -> ThreadPoolExecutor:
     key = (os.getpid(), workers)
     if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(workers, thread_name_prefix="bestiary-kernel", initializer=_unbind)
+        _pools[key] = ThreadPoolExecutor(workers, "bestiary-kernel", _run_on, (_processors(),))
     return _pools[key]
 
 
-def _unbind() -> None:
-    """Let a worker run on any processor where OpenMP was told to bind its threads.
+def _processors() -> set[int]:
+    """Those that the process may use; empty if no thread need be told.
 
-    OpenMP then binds the thread that loads it to one processor, and all threads made by that one would share it.
+    Where OpenMP was told to bind its threads, the one that uses it first has one processor only, and so would all
+    threads made by it. What the process has are the processors of OpenMP's threads together: not all of the machine's,
+    since it may have been given fewer.
     """
-    bound = {os.environ.get(name, "false").lower() for name in ("OMP_PROC_BIND", "GOMP_CPU_AFFINITY")} != {"false"}
-    if bound and hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, range(os.cpu_count() or 1))  # of this thread alone
+    if os.environ.get("OMP_PROC_BIND", "false").lower() == "false" and "GOMP_CPU_AFFINITY" not in os.environ:
+        return set()
+    if not hasattr(os, "sched_getaffinity") or not os.path.isdir("/proc/self/task"):
+        return set()
+    import torch
+
+    if multiprocessing.parent_process() is None:  # OpenMP does not survive a fork
+        torch.ones(1 << 18).add_(1)  # large enough for OpenMP to make its threads
+    return set().union(*(os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")))
+
+
+def _run_on(processors: set[int]) -> None:
+    """Let the calling thread use these processors, if there are any."""
+    if processors:
+        os.sched_setaffinity(0, processors)
 
 
 def in_threads(work: Callable[[int, int], None], total: int, threads: int, grain: int = 1) -> None:
