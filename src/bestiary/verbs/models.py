@@ -148,7 +148,7 @@ def look(
     if not changed:
         return model
     if not isinstance(model, System) or not set(changed) <= model.further_arguments:
-        mend = "Views are a classifier's, in torch: an exported graph sees the centre crop."
+        mend = "Views are a trained classifier's, in torch; an exported graph sees the centre crop."
         raise UsageError(f"it cannot be told {', '.join(changed)}", mend=mend)
     if views is not None:
         changed["views"] = convert(views, View, "views")
