@@ -44,3 +44,11 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave an empty curves.png: drawing would take most of their time."""
+    from bestiary.training import logs
+
+    monkeypatch.setattr(logs, "draw_curves", lambda path, _: path.touch())

@@ -69,6 +69,19 @@ class System(nn.Module):
         """Raw outputs for normalised pixels."""
         raise NotImplementedError
 
+    def begin_stage(self, name: str) -> None:
+        """Prepare for one stage of a recipe that has several: from now on `loss` is that stage's. Called before each
+        stage, and again when it is resumed, so it changes no parameter that an earlier call has changed already.
+        """
+
+    def fit_stage(
+        self, name: str, samples: Sequence[Sample], seed: int = 0, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Learn in a stage without gradients, as `FittedSystem.fit` does; what is learned stands in buffers or
+        parameters.
+        """
+        raise NotImplementedError
+
     def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
         """The objective's terms for pictures at network scale (not resized here), whatever `self.training` says."""
         raise NotImplementedError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bestiary.layers.learned import Learned
+from bestiary.layers.learned import Learned, make_room
 
 
 class Part(Learned):
@@ -45,8 +45,17 @@ def test_a_state_of_any_shape_and_type_fits_a_fresh_whole() -> None:
     there, here = Whole(), Whole()
     there.learn("weights", torch.rand(7, 3))
     there.part.learn("counts", torch.arange(5))
-    here.make_room(there.state_dict())
+    make_room(here, there.state_dict())
     here.load_state_dict(there.state_dict())
     assert torch.equal(here.weights, there.weights)
     assert here.part.counts.dtype == torch.int64
     assert here.mean.shape == (3,)
+
+
+def test_a_network_may_hold_learned_parts() -> None:
+    there, here = (nn.ModuleDict({"head": nn.Linear(2, 2), "part": Part()}) for _ in range(2))
+    there["part"].learn("centres", torch.ones(6, 2))
+    make_room(here, there.state_dict())
+    here.load_state_dict(there.state_dict())
+    assert torch.equal(here["part"].centres, torch.ones(6, 2))
+    assert torch.equal(here["head"].weight, there["head"].weight)

@@ -7,8 +7,9 @@ import pytest
 from bestiary import zoo
 from bestiary.backbones.resnet import resnet18, resnet50
 from bestiary.errors import UsageError
-from bestiary.recipes.recipe import Recipe, attribute_docs, convert, type_name
+from bestiary.recipes.recipe import Recipe, Stage, attribute_docs, convert, type_name
 from bestiary.training.fitting import FitSettings
+from bestiary.training.settings import Settings
 
 
 @dataclass
@@ -29,9 +30,13 @@ class Fields:
 def test_every_field_of_every_recipe_is_documented_and_named_once(name: str) -> None:
     recipe = zoo.recipe_of(name)
     fields = recipe.fields()
-    own = [f.name for f in dataclasses.fields(recipe.settings)] + [f.name for f in dataclasses.fields(recipe.pictures)]
-    assert len(own) == len(set(own)) == len(fields) - len(recipe.options)
-    assert not set(own) & set(recipe.options)
+    kinds = {type(part): part for part in (recipe.settings, *(stage.settings for stage in recipe.stages))}
+    settings = {f.name for part in kinds.values() for f in dataclasses.fields(part)}
+    pictures = {f.name for f in dataclasses.fields(recipe.pictures)}
+    plain = {name for name in fields if "." not in name}
+    assert plain == settings | pictures | set(recipe.options)
+    assert len(plain) == len(settings) + len(pictures) + len(recipe.options), "a name means one thing"
+    assert len(fields) - len(plain) == sum(len(dataclasses.fields(stage.settings)) for stage in recipe.stages)
     assert [f.name for f in fields.values() if not f.doc] == []
 
 
@@ -61,6 +66,39 @@ def test_fields_reach_the_part_that_has_them() -> None:
     changed = recipe().with_fields({"epochs": "3", "short_side": 320, "lr": 0.5})
     assert (changed.settings.epochs, changed.pictures.short_side, changed.settings.lr) == (3, 320, 0.5)
     assert recipe().settings.epochs != 3, "the first recipe is untouched"
+
+
+def staged() -> Recipe:
+    first, second = Settings(epochs=2, lr=0.1), Settings(epochs=5, lr=0.1, train_only=("head",))
+    stages = (Stage("whole", first), Stage("svm", FitSettings()), Stage("head", second))
+    return dataclasses.replace(recipe(), settings=FitSettings(seed=7), stages=stages)
+
+
+def test_a_field_is_meant_for_every_stage_or_for_one() -> None:
+    def of_stages(changed: Recipe, name: str) -> list[object]:
+        return [getattr(stage.settings, name, None) for stage in changed.stages]
+
+    assert staged().settings == staged().stages[0].settings, "the first stage's settings stand for the recipe's"
+    assert of_stages(staged().with_fields({"lr": "0.5", "seed": 3}), "lr") == [0.5, None, 0.5]
+    assert of_stages(staged().with_fields({"lr": "0.5", "seed": 3}), "seed") == [3, 3, 3]
+    own = staged().with_fields({"head.lr": "0.25", "lr": 0.5, "svm.seed": 4})
+    assert (of_stages(own, "lr"), of_stages(own, "seed")) == ([0.5, None, 0.25], [0, 4, 0])
+    assert own.settings.lr == 0.5
+    with pytest.raises(UsageError, match=r"Did you mean --head\.epochs\?"):
+        staged().with_fields({"head.epoch": 3})
+    with pytest.raises(UsageError, match=r"--head\.lr"):
+        staged().with_fields({"head.lr": "fast"})
+
+
+def test_what_is_written_of_stages_is_what_they_have_of_their_own() -> None:
+    written = {name: value for name, value in staged().to_dict().items() if "." in name}
+    assert written == {"head.epochs": 5, "head.train_only": ["head"]}
+    assert set(staged().fields_apart()) - set(recipe().fields()) == set(written)
+
+
+def test_stages_have_different_names() -> None:
+    with pytest.raises(UsageError, match="a name each"):
+        dataclasses.replace(recipe(), stages=(Stage("one", Settings()), Stage("one", Settings())))
 
 
 def test_unknown_field_names_the_nearest() -> None:

@@ -36,10 +36,13 @@ class Learned(nn.Module):
         parts = [module for module in self.modules() if isinstance(module, Learned)]
         return any(getattr(part, name).numel() for part in parts for name in part.declared)
 
-    def make_room(self, state: Mapping[str, Tensor]) -> None:
-        """Give every declared buffer the shape and type that it has in `state`, so that the state can be copied in."""
-        for prefix, module in self.named_modules():
-            for name in module.declared if isinstance(module, Learned) else ():
-                value = state.get(f"{prefix}.{name}" if prefix else name)
-                if value is not None:
-                    module._buffers[name] = torch.empty_like(value)
+
+def make_room(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give every declared buffer in `module` the shape and type that it has in `state`, so that the state can be copied
+    in.
+    """
+    for prefix, part in module.named_modules():
+        for name in part.declared if isinstance(part, Learned) else ():
+            value = state.get(f"{prefix}.{name}" if prefix else name)
+            if value is not None:
+                part._buffers[name] = torch.empty_like(value)

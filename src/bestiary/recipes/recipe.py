@@ -1,7 +1,8 @@
 """A recipe: the loop's settings and what happens to the pictures, all of it typed fields that a flag can set.
 
 Fields have one name each across both parts, so `--lr 0.01` or `train(..., lr=0.01)` says which is meant. An unknown
-name is an error that gives the nearest one; an explicit value is never overridden.
+name is an error that gives the nearest one; an explicit value is never overridden. Of a recipe with several stages
+`--lr 0.01` is meant for each that has such a field, and `--finetune.lr 0.01` for the stage of that name.
 """
 
 import dataclasses
@@ -42,16 +43,35 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One of several steps that a system is trained in, each from where the one before ended.
+
+    Attributes:
+        name: what `System.begin_stage` and `System.fit_stage` know it by.
+        settings: of its loop, or of its fitting.
+        note: what is learned in it.
+        is_scored: predictions mean something after it, so validation scores them; otherwise the loss chooses.
+    """
+
+    name: str
+    settings: Settings | FitSettings
+    note: str = ""
+    is_scored: bool = True
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is trained.
 
     Attributes:
         task: "classification", "detection", "segmentation".
         settings: the loop: optimiser, schedule, precision, checkpoints; or how a system without gradients is fitted.
+            Of a recipe with stages, the first one's.
         pictures: sizes and augmentation.
         source: the paper's or library's recipe that this one follows.
         options: further arguments that the model's constructor takes.
         arguments: those of them that were set.
+        stages: the steps of the training, one after the other; none if there is only one.
     """
 
     task: str
@@ -60,19 +80,34 @@ class Recipe:
     source: str = ""
     options: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise UsageError(f"got {', '.join(names)}, wanted a name each", where="Recipe.stages")
+        if self.stages:
+            object.__setattr__(self, "settings", self.stages[0].settings)
 
     def fields(self) -> dict[str, Field]:
-        """Every settable field by name: the loop's, the pictures', the constructor's."""
+        """Every settable field by name: the loop's, the pictures', the constructor's, and each stage's as
+        `stage.name`.
+        """
         found: dict[str, Field] = {}
-        for part in (self.settings, self.pictures):
-            hints, docs = get_type_hints(type(part)), attribute_docs(type(part))
-            own = vars(type(part)).get("__annotations__", {})
-            # inherited fields after the part's own, as a reader would list them
-            for f in sorted(dataclasses.fields(part), key=lambda f: f.name not in own):
-                found[f.name] = Field(f.name, hints[f.name], getattr(part, f.name), docs.get(f.name, ""))
+        for part in (self.settings, self.pictures, *(stage.settings for stage in self.stages)):
+            found |= {name: field for name, field in _fields_of(part).items() if name not in found}
         for name, option in self.options.items():
             found[name] = dataclasses.replace(option, default=self.arguments.get(name, option.default))
+        for stage in self.stages:
+            for name, field in _fields_of(stage.settings).items():
+                own = f"{stage.name}.{name}"
+                found[own] = dataclasses.replace(field, name=own)
         return found
+
+    def fields_apart(self) -> dict[str, Field]:
+        """The fields without those of stages that say no more than the field of the plain name."""
+        found = self.fields()
+        return {name: field for name, field in found.items() if "." not in name or _says_more(found, name)}
 
     def with_fields(self, values: Mapping[str, Any]) -> "Recipe":
         """The recipe with some fields set. Text is converted to the field's type.
@@ -82,6 +117,7 @@ class Recipe:
         """
         known = self.fields()
         parts: tuple[dict[str, Any], ...] = ({}, {}, {})
+        of_stages: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
                 close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -91,18 +127,43 @@ class Recipe:
                     else "`bestiary train MODEL --help` lists them"
                 )
                 raise UsageError(f"no field is called {name!r}", mend=flag)
-            part = 0 if hasattr(self.settings, name) else 1 if hasattr(self.pictures, name) else 2
-            parts[part][name] = convert(value, known[name].type, name)
+            part = 0 if self._is_setting(name) else 1 if hasattr(self.pictures, name) else 2
+            converted = convert(value, known[name].type, name)
+            (of_stages if "." in name else parts[part])[name] = converted
         return dataclasses.replace(
             self,
-            settings=dataclasses.replace(self.settings, **parts[0]),
+            settings=self.settings if self.stages else dataclasses.replace(self.settings, **parts[0]),
             pictures=dataclasses.replace(self.pictures, **parts[1]),
             arguments={**self.arguments, **parts[2]},
+            stages=tuple(_stage_with(stage, parts[0], of_stages) for stage in self.stages),
         )
 
+    def _is_setting(self, name: str) -> bool:
+        return any(hasattr(part, name) for part in (self.settings, *(stage.settings for stage in self.stages)))
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON of every field."""
-        return {name: _plain(field.default) for name, field in self.fields().items()}
+        """Plain JSON of every field; of the stages', those that differ from the field of the plain name."""
+        return {name: _plain(field.default) for name, field in self.fields_apart().items()}
+
+
+def _fields_of(part: Any) -> dict[str, Field]:
+    hints, docs = get_type_hints(type(part)), attribute_docs(type(part))
+    own = vars(type(part)).get("__annotations__", {})
+    # inherited fields after the part's own, as a reader would list them
+    fields = sorted(dataclasses.fields(part), key=lambda f: f.name not in own)
+    return {f.name: Field(f.name, hints[f.name], getattr(part, f.name), docs.get(f.name, "")) for f in fields}
+
+
+def _says_more(found: Mapping[str, Field], name: str) -> bool:
+    plain = found.get(name.split(".", 1)[1])
+    return plain is None or plain.default != found[name].default
+
+
+def _stage_with(stage: Stage, shared: Mapping[str, Any], of_stages: Mapping[str, Any]) -> Stage:
+    """A stage with the shared fields that it has, and its own, which count for more."""
+    fields = {name: value for name, value in shared.items() if hasattr(stage.settings, name)}
+    own = {name.split(".", 1)[1]: value for name, value in of_stages.items() if name.split(".", 1)[0] == stage.name}
+    return dataclasses.replace(stage, settings=dataclasses.replace(stage.settings, **{**fields, **own}))
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from bestiary.data.loader import Pictures
 from bestiary.errors import TrainingError, UsageError
 from bestiary.records import Sample
-from bestiary.system import FittedSystem
+from bestiary.system import FittedSystem, System
 from bestiary.training.checkpoint import write_atomically, write_model
 from bestiary.training.run import Run, RunFolder
 
@@ -51,13 +51,18 @@ class Samples(Sequence[Sample]):
         return self.pictures[range(len(self))[index]]
 
 
+Learn = Callable[[Sequence[Sample], int, Callable[[str], None]], None]
+"""What fits: handed the samples, the seed, and whom to tell how far it is."""
+
+
 def fit(
-    system: FittedSystem,
+    system: System,
     pictures: Pictures,
     settings: FitSettings,
     *,
     out: Path,
     identity: Mapping[str, Any],
+    learn: Learn | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Fit `system` and write its weights, settings and time to a run folder.
@@ -68,20 +73,23 @@ def fit(
         settings: see `FitSettings`.
         out: the run's folder; must not hold a run.
         identity: what a checkpoint must say to rebuild the system.
+        learn: fits it; its own `fit` if None.
         say: told how far it is.
 
     Raises:
-        UsageError: the folder holds a run, or there are too few samples.
+        UsageError: the folder holds a run, there are too few samples, or nothing that fits.
         TrainingError: no pictures.
         CheckpointError: a file cannot be written.
     """
     if len(pictures) == 0:
         raise TrainingError("there is no picture to fit to", mend="Is the split empty?")
+    if learn is None and not isinstance(system, FittedSystem):
+        raise UsageError("the system is trained, not fitted", where=system.model_name or None)
     folder = RunFolder(out)
     folder.claim(resume=False)
     begun = time.monotonic()
     with torch.no_grad():
-        system.fit(Samples(pictures), settings.seed, say)
+        (learn or system.fit)(Samples(pictures), settings.seed, say)  # type: ignore[union-attr, operator]
     seconds = time.monotonic() - begun
     facts = {"pictures": f"{len(pictures):,}", "seconds": f"{seconds:.1f}"}
     folder.write_settings(settings.to_dict(), dict(identity), facts)

@@ -10,6 +10,7 @@ import torch
 from bestiary import zoo
 from bestiary.errors import CheckpointError, UsageError
 from bestiary.heads.views import View
+from bestiary.layers.learned import make_room
 from bestiary.recipes.recipe import convert
 from bestiary.system import FittedSystem, Predictor, System
 from bestiary.training.checkpoint import read_model, write_model
@@ -65,8 +66,7 @@ def load_weights(system: System, weights: str | Path, *, offline: bool = False) 
     if path.suffix == ".caffemodel":
         return load_caffe(system, path)
     state = read_state(path)
-    if isinstance(system, FittedSystem):
-        system.make_room(state)
+    make_room(system, state)
     return load_state(system, state, system.model_name, where=str(path))
 
 
@@ -119,8 +119,7 @@ def load(
     if name not in zoo.ZOO:
         raise CheckpointError(f"it holds a model called {name!r}, which this version does not have", where=str(path))
     system = zoo.build(name, identity["categories"], identity.get("arguments"))
-    if isinstance(system, FittedSystem):
-        system.make_room(state)
+    make_room(system, state)
     load_state(system, state, name, new_head=False, where=str(path))
     system = system.eval().to(device)
     if system.task == "classification" and not isinstance(system, FittedSystem):

@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from bestiary import zoo
-from bestiary.data.loader import Loader
 from bestiary.errors import DataError, UsageError
 from bestiary.metrics.scores import Scores
 from bestiary.recipes.recipe import Recipe
-from bestiary.system import FittedSystem, System
-from bestiary.training import fitting, loop
+from bestiary.training import loop
 from bestiary.training.engine import rank_and_world
 from bestiary.training.fitting import FitSettings
-from bestiary.training.sampling import Sampler, class_balanced, repeat_factor
-from bestiary.training.settings import Settings
 from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split, splits_of
-from bestiary.verbs.evaluating import evaluate, evaluators
-from bestiary.verbs.models import identity_of, load, load_weights
+from bestiary.verbs.evaluating import evaluate
+from bestiary.verbs.models import load, load_weights
+from bestiary.verbs.staging import Lesson
 
 
 @dataclass(frozen=True)
@@ -115,8 +112,6 @@ def train(
     entry = zoo.find(model)
     say = say if rank_and_world()[0] == 0 else _silence
     recipe = (recipe or zoo.recipe_of(model)).with_fields(fields)
-    if resume and isinstance(recipe.settings, FitSettings):
-        raise UsageError("a system that is fitted has nothing to resume", mend="Start it anew, in another folder")
     splits = _splits_there(data, splits, recipe, format, say)
     training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
     categories = tuple(training.categories)
@@ -134,11 +129,7 @@ def train(
         + (f", validating on {len(held_out):,}" if held_out else "")
         + f"; run: {folder}"
     )
-    run = (
-        _fit(system, recipe, training, folder, say)
-        if isinstance(system, FittedSystem)
-        else _run_loop(system, recipe, training, held_out, folder, resume, say)
-    )
+    run = Lesson(system, recipe, training, held_out, say).run(folder, resume)
     return _measure(run, model, data, held_out, splits, recipe, format, say)
 
 
@@ -157,7 +148,8 @@ def _splits_there(data: Data, splits: Splits, recipe: Recipe, format: str | None
         say("the data is in one piece: all of it serves, less what is set aside")
         splits = dataclasses.replace(splits, train="all")
     is_measured = splits.test is None or all(part in there for part in splits.test.split("+"))
-    if isinstance(recipe.settings, FitSettings) and is_measured:
+    settings = [stage.settings for stage in recipe.stages] or [recipe.settings]
+    if all(isinstance(one, FitSettings) for one in settings) and is_measured:
         splits = dataclasses.replace(splits, val=None)
     return splits
 
@@ -208,72 +200,6 @@ def _run_folder(out: str | Path | None, task: str, model: str, resume: bool) -> 
         number += 1
         folder = Path("runs") / task / f"{model}{number}"
     return folder
-
-
-def _sampler(dataset: Samples, task: str, settings: Settings) -> Sampler | None:
-    balance, seed = settings.balance, settings.seed
-    if balance == "none":
-        return None
-    labels = getattr(dataset, "labels_per_picture", None)
-    if labels is None:
-        raise UsageError(f"--balance {balance} needs a data set read from files", mend="Use --balance none")
-    if balance == "classes":
-        if task != "classification":
-            raise UsageError(
-                "--balance classes is for classification", mend="Use --balance repeat for pictures with objects"
-            )
-        return class_balanced([next(iter(found)) for found in labels()], seed)
-    return repeat_factor(labels(), seed, threshold=0.3)
-
-
-def _fit(system: FittedSystem, recipe: Recipe, training: Samples, folder: Path, say: Callable[[str], None]) -> loop.Run:
-    settings, identity = recipe.settings, {**identity_of(system), "recipe": recipe.to_dict()}
-    if not isinstance(settings, FitSettings):
-        raise UsageError("got a recipe of gradient steps, wanted one of fitting", where=system.model_name)
-    return fitting.fit(system, training, settings, out=folder, identity=identity, say=say)
-
-
-def _run_loop(
-    system: System,
-    recipe: Recipe,
-    training: Samples,
-    held_out: Samples | None,
-    folder: Path,
-    resume: bool,
-    say: Callable[[str], None],
-) -> loop.Run:
-    settings = recipe.settings
-    if not isinstance(settings, Settings):
-        raise UsageError("got a recipe of fitting, wanted one of gradient steps", where=system.model_name)
-    rank, world = rank_and_world()
-    pairs = tuple(getattr(training, "joint_pairs", None) or ())
-    train_loader = Loader(
-        training,
-        batch=settings.batch,
-        transform=recipe.pictures.train_transform(pairs),
-        seed=settings.seed,
-        shuffle=True,
-        workers=settings.workers,
-        sampler=_sampler(training, recipe.task, settings),
-        drop_last=len(training) > settings.batch * world,
-        rank=rank,
-        world=world,
-        cache_bytes=0,
-    )
-    val_loader = None
-    if held_out is not None:
-        batch = settings.batch if recipe.task == "classification" else 1
-        val_loader = Loader(held_out, batch=batch, workers=0, rank=rank, world=world)
-    return loop.train(
-        system,
-        train_loader,
-        val_loader,
-        settings,
-        out=folder,
-        make_evaluator=lambda: evaluators(recipe.task, system.categories)[0],
-        identity={**identity_of(system), "recipe": recipe.to_dict()},
-        resume=resume,
-    )
 
 
 def _measure(
