@@ -93,15 +93,15 @@ def require_tensor(
     require(value.dtype == dtype, where, str(value.dtype), str(dtype))
 
 
-def require_boxes(record: str, boxes_xyxy: Tensor) -> None:
+def require_boxes(record: str, boxes_xyxy: Tensor, name: str = "boxes_xyxy") -> None:
     """Raise `RecordError` unless all boxes are finite and neither side is negative (checked on the CPU only)."""
-    require_tensor(record, "boxes_xyxy", boxes_xyxy, (None, 4), torch.float32)
+    require_tensor(record, name, boxes_xyxy, (None, 4), torch.float32)
     if boxes_xyxy.device.type != "cpu" or not len(boxes_xyxy) or torch.compiler.is_compiling():
         return
     bad = ~(torch.isfinite(boxes_xyxy).all(1) & (boxes_xyxy[:, 2:] >= boxes_xyxy[:, :2]).all(1))
     if bad.any():
         row = int(bad.nonzero()[0, 0])
-        require(False, f"{record}.boxes_xyxy[{row}]", boxes_xyxy[row].tolist(), "finite x1 <= x2 and y1 <= y2")
+        require(False, f"{record}.{name}[{row}]", boxes_xyxy[row].tolist(), "finite x1 <= x2 and y1 <= y2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +187,7 @@ class Target(Record):
         camera: intrinsics and pose.
         relations: rows (subject, predicate, object): indices into objects, into the predicates, into objects.
         caption: a sentence.
+        proposals_xyxy: boxes that may hold objects, best first; a system that learns from them reads them here.
     """
 
     label: int | None = None
@@ -198,8 +199,11 @@ class Target(Record):
     camera: Camera | None = None
     relations: Int64[Tensor, "R 3"] | None = None
     caption: str | None = None
+    proposals_xyxy: Float32[Tensor, "P 4"] | None = None
 
     def __post_init__(self) -> None:
+        if self.proposals_xyxy is not None:
+            require_boxes("Target", self.proposals_xyxy, "proposals_xyxy")
         require_tensor("Target", "label_map", self.label_map, (None, None), torch.uint8)
         require_tensor("Target", "weight_map", self.weight_map, (None, None), torch.float32)
         require_tensor("Target", "depth", self.depth, (None, None), torch.float32)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transform_scenes import blank, discs, same
 
-from bestiary.errors import UsageError
+from bestiary.errors import RecordError, UsageError
 from bestiary.records import IGNORE_LABEL, Objects, Sample, Target
 from bestiary.transforms import (
     KEEP_ALL,
@@ -243,6 +243,19 @@ def test_an_object_whose_mask_was_empty_all_along_stays() -> None:
     objects = Objects(torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0]), masks=torch.zeros(1, 10, 10, dtype=torch.bool))
     cut = objects_of(crop(blank((10, 10), objects), (0, 4), (6, 10)))
     assert cut.boxes_xyxy.tolist() == [[1, 0, 9, 5]]
+
+
+def test_proposals_move_as_boxes_do_and_keep_their_order() -> None:
+    image, inside, cut, gone = torch.zeros(3, 20, 40, dtype=torch.uint8), [4, 4, 10, 12], [8, 0, 24, 20], [30, 0, 40, 20]
+    proposals = torch.tensor([gone, cut, inside], dtype=torch.float32)
+    sample = Sample(image, Target(proposals_xyxy=proposals), "one", (20, 40))
+    mirrored = FLIP(sample, rng()).target.proposals_xyxy
+    assert mirrored.tolist() == [[0, 0, 10, 20], [16, 0, 32, 20], [30, 4, 36, 12]]
+    assert crop(sample, (2, 2), (16, 18)).target.proposals_xyxy.tolist() == [[6, 0, 18, 16], [2, 2, 8, 10]]
+    none = Sample(image, Target(proposals_xyxy=torch.zeros(0, 4)), "none", (20, 40))
+    assert FLIP(none, rng()).target.proposals_xyxy.shape == (0, 4)
+    with pytest.raises(RecordError, match=r"Target\.proposals_xyxy\[1\]"):
+        Target(proposals_xyxy=torch.tensor([[0.0, 0, 1, 1], [3, 0, 2, 1]]))
 
 
 def test_areas_scale_and_shrink_with_what_is_seen() -> None:

@@ -15,6 +15,8 @@ normals, camera
     improper, so that it still takes the world to the right pixels. Maps that are not affine drop the camera
 3D boxes
     mirrored; dropped (None) by maps that turn the picture, as a box then leans, which its yaw cannot say
+proposals
+    moved and cut like boxes; those that the picture lost are dropped, by the same rule as objects
 relations
     follow their objects and are dropped with them; a mirror exchanges the predicates that it is told
 label, caption
@@ -123,6 +125,8 @@ def move_target(target: Target, motion: Motion) -> Target:
         changed["camera"] = None if turn is None else _turned_camera(target.camera, *turn)
     if target.normals is not None and turn is not None:
         changed["normals"] = _turned_normals(changed["normals"], turn[1])  # type: ignore[arg-type]
+    if target.proposals_xyxy is not None:
+        changed["proposals_xyxy"] = move_proposals(target.proposals_xyxy, motion)
     if target.objects is not None:
         objects = target.objects
         if objects.boxes_3d is not None:
@@ -135,15 +139,28 @@ def move_target(target: Target, motion: Motion) -> Target:
     return replace(target, **changed) if changed else target  # type: ignore[arg-type]
 
 
+def move_proposals(boxes_xyxy: Float32[Tensor, "N 4"], motion: Motion) -> Float32[Tensor, "M 4"]:
+    """The proposals that stay, moved and cut, in their order."""
+    moved, cut = _moved_boxes(boxes_xyxy, motion)
+    stays = motion.keep.judge(moved, cut, motion.size_hw)
+    return torch.from_numpy(cut[stays].astype(np.float32))
+
+
+def _moved_boxes(
+    boxes_xyxy: Float32[Tensor, "N 4"], motion: Motion
+) -> tuple[Float64[np.ndarray, "N 4"], Float64[np.ndarray, "N 4"]]:
+    """Where boxes go, and what of that is inside the picture."""
+    height, width = motion.size_hw
+    moved = motion.boxes(boxes_xyxy.numpy().astype(np.float64))
+    return moved, np.clip(moved, 0, np.array([width, height, width, height], dtype=np.float64))
+
+
 def move_objects(objects: Objects, motion: Motion) -> tuple[Objects, Bool[Tensor, " N"]]:
     """The objects that stay, moved, and which of the given ones they are."""
     if not len(objects):
         empty = None if objects.masks is None else torch.zeros((0, *motion.size_hw), dtype=torch.bool)
         return replace(objects, masks=empty), torch.zeros(0, dtype=torch.bool)
-    height, width = motion.size_hw
-    limits = np.array([width, height, width, height], dtype=np.float64)
-    moved = motion.boxes(objects.boxes_xyxy.numpy().astype(np.float64))
-    cut = np.clip(moved, 0, limits)
+    moved, cut = _moved_boxes(objects.boxes_xyxy, motion)
     is_cut = (cut != moved).any(1)
     stays = motion.keep.judge(moved, cut, motion.size_hw)
     share = visible_fraction(moved, cut, motion.size_hw)
