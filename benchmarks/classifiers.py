@@ -14,22 +14,16 @@ says which it is.
 """
 
 import argparse
-import csv
-import json
 import math
-import os
-import platform
-import resource
 import shlex
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import runs
 
 RESULTS = Path(__file__).parent / "results" / "classifiers.json"
 CALIBRATION_STEPS = (10, 50)
@@ -108,26 +102,6 @@ def command(row: Row, root: Path, out: Path, words: list[str]) -> list[str]:
     return ["train", row.model, *data, *row.flags, *words]
 
 
-def call(words: list[str], threads: int) -> tuple[dict[str, Any], float, float]:
-    """The command's JSON, and its seconds by the clock and of the processors, all its processes together."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "bestiary", *words], stdout=subprocess.PIPE, text=True, env=environment, check=False
-    )
-    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise RuntimeError(f"`bestiary {shlex.join(words)}` ended with {done.returncode}")
-    spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return json.loads(done.stdout.splitlines()[-1]), wall, spent
-
-
-def seconds_trained(run: Path) -> float:
-    """Of the loop alone, without starting and measuring."""
-    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
-        return sum(float(line["seconds"]) for line in csv.DictReader(file))
-
-
 def steps_that_fit(row: Row, root: Path, minutes: float, threads: int, folder: Path) -> tuple[int, int, float]:
     """Steps of the budget, steps of one pass over the pictures, and processor seconds of a step."""
     from bestiary import zoo
@@ -141,7 +115,7 @@ def steps_that_fit(row: Row, root: Path, minutes: float, threads: int, folder: P
     spent = []
     for steps in CALIBRATION_STEPS:
         words = ["--steps", str(steps), "--epochs", str(steps), "--test-split", "none"]
-        spent.append(call(command(row, root, folder / f"calibration-{steps}", words), threads)[2])
+        spent.append(runs.call(command(row, root, folder / f"calibration-{steps}", words), threads)[2])
     seconds = (spent[1] - spent[0]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0])
     return max(1, int(60 * minutes * threads / seconds)), an_epoch, seconds
 
@@ -184,16 +158,17 @@ def measure(row: Row, root: Path, minutes: float, threads: int, seed: int, folde
         words += ["--steps", str(steps), "--epochs", str(math.ceil(steps / an_epoch))]
     out = folder / "run"
     full = command(row, root, out, words)
-    document, wall, processor = call(full, threads)
+    document, wall, processor = runs.call(full, threads)
     model = bestiary.load(out)
     state = model.state_dict()  # type: ignore[attr-defined]
     # of a fitted system whatever it keeps, be it the pictures themselves
     learned = set(state) if not plan else {name for name, _ in model.named_parameters()}  # type: ignore[attr-defined]
     public = command(row, Path(), Path("RUN"), words)
     return {
+        "headline": f"top-1 {document['scores'][0]['values']['top1']:.3f}",
         "top1": document["scores"][0]["values"]["top1"],
         "top5": document["scores"][0]["values"].get("top5"),
-        "training_minutes": seconds_trained(out) / 60,
+        "training_minutes": runs.seconds_trained(out) / 60,
         "command_minutes": wall / 60,
         "processor_minutes": processor / 60,
         **plan,
@@ -204,24 +179,30 @@ def measure(row: Row, root: Path, minutes: float, threads: int, seed: int, folde
     }
 
 
-def surroundings(options: argparse.Namespace) -> dict[str, Any]:
-    """When, where, and which source."""
-    commit = options.commit or git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
-        "load": os.getloadavg()[0],
-        "threads": options.threads,
-        "seed": options.seed,
-        "minutes": options.minutes,
-        "commit": commit,
-    }
+def time_again(rows: list[Row], options: argparse.Namespace) -> None:
+    """Predictions of recorded networks timed once more, with fresh parameters, on which the time does not depend."""
+    import torch
 
+    from bestiary import zoo
+    from bestiary.cli.flags import parse_fields
+    from bestiary.recipes.recipe import Recipe
+    from bestiary.training.settings import Settings
+    from bestiary.verbs.datasets import open_split
 
-def git(*words: str) -> str:
-    """What git says of this folder; nothing where it is no repository."""
-    done = subprocess.run(["git", "-C", Path(__file__).parent, *words], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    torch.set_num_threads(options.threads)
+    results = runs.read(options.out)
+    for row in rows:
+        recipe: Recipe = zoo.recipe_of(row.model).with_fields(
+            parse_fields(row.flags, zoo.recipe_of(row.model).fields())
+        )
+        if key_of(row, options.minutes) not in results or not isinstance(recipe.settings, Settings):
+            continue
+        categories = open_split(options.root / row.data, "test", "classification").categories
+        taken = zoo.find(row.model).takes()
+        sizes = {name: value for name, value in recipe.pictures.arguments().items() if name in taken}
+        model = zoo.build(row.model, tuple(categories), sizes).eval().to(memory_format=torch.channels_last)
+        results[key_of(row, options.minutes)]["inference_ms"] = inference_ms(model, options.root, row.data)
+    runs.write(options.out, results)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -243,52 +224,21 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, help="folder that holds cifar10 and scene15")
-    parser.add_argument("--data", help="only this data set")
-    parser.add_argument("--only", nargs="*", help="only these models")
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", action="store_true", help="measure what is recorded already, too")
-    parser.add_argument("--keep", type=Path, help="keep the runs in this folder")
-    parser.add_argument("--commit", help="of a source that is no repository")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--list", action="store_true")
-    parser.add_argument("--table", action="store_true")
-    options = parser.parse_args()
-    results: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    flags = runs.parser(__doc__, 10.0, RESULTS)
+    flags.add_argument("--inference", action="store_true", help="time the predictions of recorded networks again")
+    options = flags.parse_args()
     if options.table:
-        print(table(results))
+        print(table(runs.read(options.out)))
         return
-    from bestiary import zoo
+    rows = [r for r in ROWS if options.data in (None, r.data) and (not options.only or r.model in options.only)]
 
-    wanted = [r for r in ROWS if options.data in (None, r.data) and (not options.only or r.model in options.only)]
-    for row in wanted:
-        key = key_of(row, options.minutes)
-        state = "recorded" if key in results else "to do" if row.model in zoo.ZOO else "not in the zoo"
-        if options.list:
-            print(f"{key}: {state}")
-        elif state == "to do" or (state == "recorded" and options.again):
-            run_one(row, key, options, results)
+    def measuring(row: Row) -> Callable[[Path], dict[str, Any]]:
+        return lambda folder: measure(row, options.root, options.minutes, options.threads, options.seed, folder)
 
-
-def run_one(row: Row, key: str, options: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Measure one row and write it down at once; a model that fails is named and left out."""
-    if options.root is None:
-        raise SystemExit("no data was given: add --root FOLDER")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.keep / key.replace("/", "_") if options.keep else Path(scratch)
-        try:
-            found = measure(row, options.root, options.minutes, options.threads, options.seed, folder)
-        except (RuntimeError, OSError, KeyError) as error:
-            print(f"{key}: failed: {error}")
-            return
-    results[key] = {**found, **surroundings(options)}
-    partial = options.out.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    partial.replace(options.out)
-    print(f"{key}: top-1 {found['top1']:.3f} after {found['processor_minutes']:.1f} processor minutes")
+    if options.inference:
+        time_again(rows, options)
+        return
+    runs.run_all([(key_of(row, options.minutes), row.model, measuring(row)) for row in rows], options)
 
 
 if __name__ == "__main__":

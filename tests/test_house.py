@@ -8,14 +8,13 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "bestiary"
 FLOORS = [
-    ["errors", "records"],
+    ["errors", "records", "array_cache"],
     ["geometry", "pictures"],
     ["ops"],
     ["layers", "losses", "assign", "metrics", "transforms", "draw", "features", "predictions", "system"],
-    ["backbones", "necks", "heads"],
+    ["backbones", "necks", "heads", "proposals"],
     [
         "classification",
-        "proposals",
         "detection",
         "segmentation",
         "instances",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bestiary.cli.flags import parse_fields
+from bestiary.cli.look_flags import LOOKS, epilog, look_words
 from bestiary.cli.model_commands import Json
 from bestiary.cli.output import emit, result, say, table
 from bestiary.cli.score_flags import EPILOG, list_protocols, listed, rules_of, sorted_words
@@ -24,14 +25,19 @@ TRAIN_FLAGS = (
     "--json",
 )
 
+EVAL_FLAGS = ("--data", "--split", "--format", "--report", "--runtime", "--batch", "--json")
+PREDICT_FLAGS = ("--out", "--threshold", "--draw", "--coco", "--yolo", "--crops", "--runtime", "--batch", "--json")
+PREDICT_LOOKS = {**LOOKS, "top": "how many classes of a picture are named, 5"}
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     extra = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=extra)(train)
-    app.command(name="eval")(evaluate)
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, epilog=EPILOG)(score)
-    app.command()(predict)
+    further: dict[str, Any] = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
+    app.command(name="eval", **further, epilog=epilog(LOOKS))(evaluate)
+    app.command(**further, epilog=EPILOG)(score)
+    app.command(**further, epilog=epilog(PREDICT_LOOKS))(predict)
     app.command()(demo)
 
 
@@ -101,7 +107,7 @@ def _train_help(context: typer.Context, model: str) -> None:
     recipe = zoo.recipe_of(model)
     rows = [
         (f"--{f.name.replace('_', '-')}", type_name(f.type), _default(f.default), f.doc)
-        for f in recipe.fields().values()
+        for f in recipe.fields_apart().values()
     ]
     result(f"\nFields of {model}'s recipe ({recipe.source}):\n")
     result(table(("flag", "type", "default", "meaning"), rows))
@@ -114,23 +120,23 @@ def _default(value: object) -> str:
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
     data: Annotated[str, typer.Option(help="The data set: a folder, an annotation file, or `world`.")],
     split: Annotated[str, typer.Option(help="Split to measure on; `val+test` joins two.")] = "test",
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
-    views: Annotated[str | None, typer.Option(help="A classifier's: centre, ten_crop or dense.")] = None,
-    view_sides: Annotated[str | None, typer.Option(help="Scales of the views: shorter sides, with commas.")] = None,
-    view_flip: Annotated[bool | None, typer.Option(help="Also the views' mirror images.")] = None,
     json: Json = False,
 ) -> None:
     """Measure a model on a data set; every number is printed with its protocol."""
+    words = [model, *context.args]
+    (path,), looks = look_words(words, ("MODEL",), LOOKS, EVAL_FLAGS, "bestiary eval")
     from bestiary.verbs.evaluating import evaluate as run
     from bestiary.verbs.models import look
 
-    opened = look(_opened(model, runtime), views, view_sides, view_flip)
+    opened = look(_opened(Path(path), runtime), looks)
     measured = run(opened, data, split=split, format=format, report=report, batch=batch, say=say)
     if json:
         emit(measured.to_dict())
@@ -184,7 +190,8 @@ def score(
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
     source: Annotated[str, typer.Argument(help="A file, folder, glob, video, or `webcam`.")],
     out: Annotated[Path | None, typer.Option(help="Folder for what is written; runs/predict if anything is.")] = None,
     threshold: Annotated[float, typer.Option(help="Lowest score of a detection.")] = 0.25,
@@ -192,18 +199,22 @@ def predict(
     coco: Annotated[bool, typer.Option("--coco", help="Write COCO results to predictions.coco.json.")] = False,
     yolo: Annotated[bool, typer.Option("--yolo", help="Write one YOLO text file a picture.")] = False,
     crops: Annotated[bool, typer.Option("--crops", help="Write a crop of every detection.")] = False,
-    top: Annotated[int, typer.Option(help="How many classes of a picture to name.")] = 5,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
     json: Json = False,
 ) -> None:
     """Predict on pictures or a video, one by one in constant memory; --json prints one JSON line a picture."""
+    words = [model, source, *context.args]
+    (path, pictures), looks = look_words(words, ("MODEL", "SOURCE"), PREDICT_LOOKS, PREDICT_FLAGS, "bestiary predict")
+    from bestiary.recipes.recipe import convert
+    from bestiary.verbs.models import look
     from bestiary.verbs.predicting import Outputs, Timing, predict_source
 
+    top = convert(looks.pop("top", "5"), int, "top")
     outputs = Outputs(folder=out or Path("runs/predict"), draw=draw, coco=coco, yolo=yolo, crops=crops, top=top)
     count, timing = 0, Timing()
-    predictor = _opened(model, runtime)
-    for prediction in predict_source(predictor, source, outputs, threshold, batch, say, timing):
+    predictor = look(_opened(Path(path), runtime), looks)
+    for prediction in predict_source(predictor, pictures, outputs, threshold, batch, say, timing):
         count += 1
         if json:
             emit(outputs.document(prediction))
