@@ -36,6 +36,13 @@ def test_corners_of_the_plot() -> None:
     assert points == [f"{LEFT:.1f},{HEIGHT - BOTTOM:.1f}", f"{WIDTH - RIGHT:.1f},{TOP:.1f}"]
 
 
+def test_an_axis_of_powers_says_the_numbers() -> None:
+    svg = line_plot([Line("a", [(0.0, 0.0), (3.3, 1.0)])], "boxes", "", "what", (0.0, 3.3), (0.0, 1.0), x_powers=True)
+    found = [number for number in ("1", "10", "100", "1,000") if f'text-anchor="middle">{number}</text>' in svg]
+    assert found == ["1", "10", "100", "1,000"]
+    assert "10,000" not in svg
+
+
 def test_lines_break_where_nothing_was_measured() -> None:
     points = [(0.0, 1.0), (1.0, 2.0), (2.0, math.nan), (3.0, 1.0)]
     svg = parse(line_plot([Line("a", points, 2)], "x", "", "d"))

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import click
 import typer
 
-from bestiary.cli import data_commands, features_command, inspect_command, model_commands, run_commands, search_command
+from bestiary.cli import (
+    data_commands,
+    features_command,
+    inspect_command,
+    model_commands,
+    proposals_command,
+    run_commands,
+    search_command,
+)
 from bestiary.cli.output import emit, say
 from bestiary.errors import BestiaryError
 
@@ -35,6 +43,7 @@ run_commands.register(app)
 features_command.register(app)
 inspect_command.register(app)
 search_command.register(app)
+proposals_command.register(app)
 
 
 @app.callback(invoke_without_command=True)

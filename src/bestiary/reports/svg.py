@@ -53,6 +53,7 @@ def line_plot(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     diagonal: bool = False,
+    x_powers: bool = False,
 ) -> str:
     """An SVG element.
 
@@ -61,6 +62,7 @@ def line_plot(
         x_range, y_range: ends of the axes; those of the points, widened to round numbers, if not given.
         y_label: may be empty.
         diagonal: draw the line where x is y.
+        x_powers: x are powers of ten: the axis is marked at whole powers, with the numbers themselves.
     """
     finite = [p for line in lines for p in line.points if math.isfinite(p[0]) and math.isfinite(p[1])]
     x_low, x_high = x_range or _span([x for x, _ in finite], widen=False)
@@ -76,10 +78,12 @@ def line_plot(
         _, py = place(x_low, y)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{py + 4:.1f}" text-anchor="end">{_number(y)}</text>')
-    for x in ticks(x_low, x_high, 6):
+    powers = range(math.ceil(x_low), math.floor(x_high) + 1)
+    marks = [float(p) for p in powers] if x_powers else ticks(x_low, x_high, 6)
+    for x in marks:
         px, _ = place(x, y_low)
         parts.append(f'<line class="grid" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(x)}</text>')
+        parts.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{f"{10**x:,.0f}" if x_powers else _number(x)}</text>')
     if diagonal:
         low, high = max(x_low, y_low), min(x_high, y_high)
         (ax, ay), (bx, by) = place(low, low), place(high, high)
