@@ -262,3 +262,37 @@ def test_the_recipe_cuts_windows_and_reaches_the_constructor() -> None:
     system = zoo.build(name, CATEGORIES, {**recipe.pictures.arguments(), **recipe.arguments})
     assert isinstance(system, VGGLocaliser)
     assert (system.grid, system.how.views, system.task) == (2, "centre", zoo.find(name).task)
+
+
+def test_the_plain_form_is_a_classifier_with_four_further_outputs() -> None:
+    trunk = VGG(DEPTHS["vgg11"], batch_norm=True, width=1 / 8)
+    how = Localising(views="centre", candidates=1)
+    system = VGGLocaliser(
+        trunk, CATEGORIES, width=16, per_class=False, shared_layers=True, resize=72, crop=64, how=how
+    ).eval()
+    assert [tuple(p.shape) for p in system.regressor.parameters()] == [(4, 16), (4,)]
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        logits, boxes = system(pixels)
+        hidden = system.classifier[:-1](system.features(pixels).flatten(1))
+        torch.testing.assert_close(boxes[:, 0], system.regressor[0](hidden))
+        torch.testing.assert_close(logits, system.classifier[-1](hidden))
+        logit_map, box_map = system.dense(pixels)
+    torch.testing.assert_close(logit_map[..., 0, 0], logits)
+    torch.testing.assert_close(box_map[..., 0, 0], boxes)
+    (found,) = system.predict([torch.rand(3, 80, 100)])
+    assert isinstance(found, Detections)
+    assert len(found) == 1
+
+
+def test_a_scale_is_that_of_the_sides_and_never_below_the_window() -> None:
+    system = small(resize=72, crop=64).eval()
+    image = torch.rand(3, 90, 120)
+    with torch.no_grad():
+        (larger,) = system.detect_scaled([image], 2.0)
+        system.resize = 144
+        (wanted,) = system.detect_images([image])
+        assert torch.equal(larger.boxes_xyxy, wanted.boxes_xyxy)
+        (least,) = system.detect_scaled([image], 0.1)
+        system.resize = 64
+        assert torch.equal(least.scores, system.detect_images([image])[0].scores)

@@ -1,6 +1,7 @@
 import pytest
 
-from bestiary.cli.flags import parse_fields
+from bestiary.cli.flags import parse_fields, sort_words
+from bestiary.cli.look_flags import LOOKS, SWITCHES, look_words
 from bestiary.errors import UsageError
 
 KNOWN = ["epochs", "short_side", "flip", "channels_last", "train_short_sides"]
@@ -43,3 +44,25 @@ def test_a_bare_word_and_a_repeated_flag_are_errors() -> None:
         parse_fields(["oops"], KNOWN)
     with pytest.raises(UsageError, match="given twice"):
         parse_fields(["--epochs", "3", "--epochs", "4"], KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("words", "paths", "fields"),
+    [
+        (["run", "--tile", "320", "pictures"], ["run", "pictures"], {"tile": "320"}),
+        (["--tile=320", "run", "--test-scales", "0.5,1"], ["run"], {"tile": "320", "test_scales": "0.5,1"}),
+        (["--test-flip", "run"], ["run"], {"test_flip": "true"}),
+        (["run", "--test-flip", "no", "pictures"], ["run", "pictures"], {"test_flip": "no"}),
+        (["--no-tile-whole", "run"], ["run"], {"tile_whole": "false"}),
+        (["--test-flip=no", "", "run"], ["run"], {"test_flip": "no"}),
+    ],
+)
+def test_words_and_flags_stand_in_any_order(words: list[str], paths: list[str], fields: dict[str, str]) -> None:
+    assert sort_words(words, LOOKS, SWITCHES, (), "bestiary predict") == (paths, fields)
+
+
+def test_a_misspelt_look_and_too_many_words_are_errors() -> None:
+    with pytest.raises(UsageError, match=r"Did you mean --tile\?"):
+        look_words(["run", "--tiel", "320"], ("MODEL",), LOOKS, ("--data",), "bestiary eval")
+    with pytest.raises(UsageError, match="got 2 words"):
+        look_words(["run", "more"], ("MODEL",), LOOKS, ("--data",), "bestiary eval")

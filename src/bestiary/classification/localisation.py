@@ -26,14 +26,15 @@ from bestiary.backbones.vgg import VGG, fully_connected, initialise
 from bestiary.backbones.vgg_table import DEPTHS
 from bestiary.errors import UsageError
 from bestiary.geometry.boxes import box_area, clip_boxes, cxcywh_to_xyxy, pairwise_distance_iou, xyxy_to_cxcywh
+from bestiary.heads.detection import Detector
 from bestiary.heads.published import imagenet_categories
 from bestiary.heads.truth import truths_of
 from bestiary.heads.views import class_map
 from bestiary.layers.preprocess import Normalize
 from bestiary.layers.scaling import as_float, centre_crop, resize_short_side, stack_equal
-from bestiary.predictions import Detections, Prediction
+from bestiary.predictions import Detections
 from bestiary.records import Losses, Objects, Target
-from bestiary.system import Images, System
+from bestiary.system import Images
 
 STRIDE = 32
 """Pixels from one window to the next."""
@@ -70,7 +71,7 @@ class Localising:
             raise UsageError(f"got {got}, wanted at least one and none below 0", where="Localising")
 
 
-class VGGLocaliser(System):
+class VGGLocaliser(Detector):
     """Convolutions, and two stacks of fully connected layers: class scores and boxes.
 
     Args:
@@ -78,6 +79,8 @@ class VGGLocaliser(System):
         categories: K names.
         width: of fc6 and fc7 of both stacks.
         per_class: a box for each class (4 K outputs) in place of one for all.
+        shared_layers: boxes are said by a last layer of their own on fc7 of the classifier, in place of a stack of
+            their own: the plain classifier with a second answer.
         dropout: after fc6 and fc7.
         resize: shorter side that `predict` scales to.
         crop: side of a window, a multiple of 32.
@@ -87,7 +90,6 @@ class VGGLocaliser(System):
         UsageError: no category, a crop that is no multiple of 32 or larger than a side that it is cut from.
     """
 
-    task = "detection"
     features: nn.Sequential
     classifier: nn.Sequential
     regressor: nn.Sequential
@@ -99,14 +101,13 @@ class VGGLocaliser(System):
         *,
         width: int = 4096,
         per_class: bool = True,
+        shared_layers: bool = False,
         dropout: float = 0.5,
         resize: int = 256,
         crop: int = 224,
         how: Localising = Localising(),
     ) -> None:
-        super().__init__(categories)
-        if not self.categories:
-            raise UsageError("got no category, wanted at least one", where="categories")
+        super().__init__(categories, how.candidates)
         if crop % STRIDE or not 0 < crop <= min((resize, *how.view_sides)):
             got = f"{crop} with sides {', '.join(map(str, (resize, *how.view_sides)))}"
             raise UsageError(f"got {got}, wanted a multiple of {STRIDE} up to the least side", where="crop")
@@ -116,7 +117,9 @@ class VGGLocaliser(System):
         self.normalize = Normalize()
         self.features = trunk.features
         self.classifier = fully_connected(inputs, (width, width), len(self.categories), dropout)
-        self.regressor = fully_connected(inputs, (width, width), 4 * boxes, dropout)
+        self.shared_layers = shared_layers
+        hidden = () if shared_layers else (width, width)
+        self.regressor = fully_connected(width if shared_layers else inputs, hidden, 4 * boxes, dropout)
         initialise(self.classifier)
         initialise(self.regressor)
         # The middle half of the window: no box is born outside.
@@ -125,15 +128,20 @@ class VGGLocaliser(System):
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B R 4"]]:
         """Logits of one window, and its boxes: centre x, y, width and height in window sides; R is K or 1."""
         maps = F.adaptive_avg_pool2d(self.features(pixels), (self.grid, self.grid)).flatten(1)
-        return self.classifier(maps), self.regressor(maps).unflatten(1, (-1, 4))
+        hidden = self.classifier[:-1](maps)
+        boxes = self.regressor(hidden if self.shared_layers else maps)
+        return self.classifier[-1](hidden), boxes.unflatten(1, (-1, 4))
 
     def dense(
         self, pixels: Float[Tensor, "B C H W"]
     ) -> tuple[Float[Tensor, "B K _h _w"], Float[Tensor, "B R 4 _h _w"]]:
         """`forward` of every window, `STRIDE` pixels apart (but for the padding, which windows inside have not)."""
         maps = self.features(pixels)
-        boxes = class_map(maps, self.regressor, self.grid)
-        return class_map(maps, self.classifier, self.grid), boxes.unflatten(1, (-1, 4))
+        *layers, last = self.classifier
+        hidden = class_map(maps, layers, self.grid)
+        seen, grid = (hidden, 1) if self.shared_layers else (maps, self.grid)
+        boxes = class_map(seen, self.regressor, grid)
+        return class_map(hidden, [last], 1), boxes.unflatten(1, (-1, 4))
 
     def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
         """Terms "cross_entropy", of the largest object's class, and "euclidean", half the squared distance of its box
@@ -183,13 +191,18 @@ class VGGLocaliser(System):
         crowd = None if objects.crowd is None else objects.crowd[rows]
         return Objects(cut[rows], objects.labels[rows], crowd=crowd)
 
-    def predict_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Prediction]:
+    def detect_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Detections]:
         """At most `candidates` boxes a picture, one for each of the likeliest classes."""
-        return [self._locate(image) for image in images]
+        return self.detect_scaled(images, 1.0)
 
-    def _locate(self, image: Shaped[Tensor, "C H W"]) -> Detections:
+    def detect_scaled(self, images: Sequence[Shaped[Tensor, "C _h _w"]], scale: float) -> list[Detections]:
+        """`detect_images` with all sides that pictures are scaled to times `scale`, down to the window's."""
+        sides = [max(self.crop, round(side * scale)) for side in self.how.view_sides or (self.resize,)]
+        return [self._locate(image, sides) for image in images]
+
+    def _locate(self, image: Shaped[Tensor, "C H W"], sides: Sequence[int]) -> Detections:
         size_hw = (int(image.shape[-2]), int(image.shape[-1]))
-        found = [self._windows(as_float(image), side) for side in self.how.view_sides or (self.resize,)]
+        found = [self._windows(as_float(image), side) for side in sides]
         probs, boxes = torch.cat([p for p, _ in found]), torch.cat([b for _, b in found])
         labels = probs.mean(0).topk(min(self.how.candidates, len(self.categories))).indices
         answers = []
@@ -231,6 +244,8 @@ class VGGLocaliser(System):
         parts = {name.split(".")[0] for name in state}
         if parts != {"features", "classifier"}:
             return state, ""
+        if self.shared_layers:
+            return state, "starts from the classifier; the boxes' layer starts fresh"
         hidden = {n: t for n, t in state.items() if n.startswith(("classifier.0.", "classifier.3."))}
         boxes = {name.replace("classifier", "regressor"): tensor for name, tensor in hidden.items()}
         return {**state, **boxes}, "starts from the classifier; the boxes' last layer starts fresh"
@@ -282,12 +297,21 @@ def _localiser(
     batch_norm: bool,
     sizes: tuple[int, int],
     width: int,
-    per_class: bool,
+    boxes: tuple[bool, bool],
     how: Localising,
 ) -> VGGLocaliser:
     names = imagenet_categories() if categories is None else categories
     trunk = VGG(DEPTHS[name], batch_norm=batch_norm)
-    return VGGLocaliser(trunk, names, width=width, per_class=per_class, resize=sizes[0], crop=sizes[1], how=how)
+    return VGGLocaliser(
+        trunk,
+        names,
+        width=width,
+        per_class=boxes[0],
+        shared_layers=boxes[1],
+        resize=sizes[0],
+        crop=sizes[1],
+        how=how,
+    )
 
 
 def vgg16_localisation(
@@ -297,6 +321,7 @@ def vgg16_localisation(
     crop: int = 224,
     width: int = 4096,
     per_class: bool = True,
+    shared_layers: bool = False,
     views: WindowViews = "dense",
     view_sides: tuple[int, ...] = (),
     candidates: int = 5,
@@ -311,6 +336,9 @@ def vgg16_localisation(
         crop: side of a window, a multiple of 32; 224 to start from a classifier's fully connected layers.
         width: of fc6 and fc7 of both stacks.
         per_class: a box for each class in place of one for all; the paper's better form.
+        shared_layers: boxes share fc6 and fc7 with the classes: a classifier with 4 further outputs (4 K with
+            `per_class`). With `per_class` off, `views` at centre and one candidate this is the plain classification and
+            localisation of one object a picture.
         views: dense: all windows of the picture; centre: the one in the middle.
         view_sides: shorter sides that pictures are scaled to, whose windows are united; none for `resize`.
         candidates: how many of the likeliest classes get a box.
@@ -318,7 +346,7 @@ def vgg16_localisation(
         box_weight: of the Euclidean loss beside the cross entropy.
     """
     how = Localising(views, tuple(view_sides), candidates, merge_overlap, box_weight)
-    return _localiser("vgg16", categories, False, (resize, crop), width, per_class, how)
+    return _localiser("vgg16", categories, False, (resize, crop), width, (per_class, shared_layers), how)
 
 
 def vgg11_bn_localisation(
@@ -328,6 +356,7 @@ def vgg11_bn_localisation(
     crop: int = 128,
     width: int = 512,
     per_class: bool = True,
+    shared_layers: bool = False,
     views: WindowViews = "dense",
     view_sides: tuple[int, ...] = (),
     candidates: int = 5,
@@ -339,4 +368,4 @@ def vgg11_bn_localisation(
     Arguments as `vgg16_localisation`.
     """
     how = Localising(views, tuple(view_sides), candidates, merge_overlap, box_weight)
-    return _localiser("vgg11", categories, True, (resize, crop), width, per_class, how)
+    return _localiser("vgg11", categories, True, (resize, crop), width, (per_class, shared_layers), how)

@@ -1,9 +1,11 @@
 """Flags that come from the fields of a recipe: `--name value`, `--name=value` or `name=value`."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from bestiary.errors import UsageError
+
+YES_OR_NO = ("yes", "no", "true", "false", "1", "0")
 
 
 def parse_fields(
@@ -41,6 +43,36 @@ def parse_fields(
             raise UsageError(f"--{flag} is given twice: {found[name]!r} and {value!r}", mend="Give it once")
         found[name] = value
     return found
+
+
+def sort_words(
+    words: Sequence[str], known: Iterable[str], switches: Collection[str], other_flags: Iterable[str], command: str
+) -> tuple[list[str], dict[str, str]]:
+    """Words without a flag, and the fields as `parse_fields` reads them, wherever among the words they stand.
+
+    Args:
+        words: what is left of the command line; empty ones are not there.
+        known: field names, with underscores.
+        switches: those that may stand without a value: what follows is theirs only if it says yes or no.
+        other_flags: as for `parse_fields`.
+        command: likewise.
+    """
+    plain, flags = [], []
+    rest = [word for word in words if word]
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            plain.append(word)
+            continue
+        name = word.removeprefix("--").replace("-", "_")
+        takes_next = "=" not in word and rest and not name.startswith("no_")
+        is_switch = name in switches
+        if is_switch and "=" not in word:
+            said = takes_next and rest[0].lower() in YES_OR_NO
+            flags.append(f"{word}={rest.pop(0) if said else 'true'}")
+        else:
+            flags += [word, rest.pop(0)] if takes_next else [word]
+    return plain, parse_fields(flags, known, other_flags, command)
 
 
 def _nearest(flag: str, names: Sequence[str], other_flags: Iterable[str], command: str) -> str:

@@ -137,7 +137,7 @@ def evaluate(
     from bestiary.verbs.models import look
 
     opened = look(_opened(Path(path), runtime), looks)
-    measured = run(opened, data, split=split, format=format, report=report, batch=batch, say=say)
+    measured = run(opened, data, split=split, format=format, report=report, batch=batch, facts=looks, say=say)
     if json:
         emit(measured.to_dict())
         return

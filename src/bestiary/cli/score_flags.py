@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bestiary.cli.flags import parse_fields
+from bestiary.cli.flags import sort_words
 from bestiary.cli.output import emit, result, table
 from bestiary.errors import UsageError
 
@@ -42,18 +42,7 @@ def list_protocols(as_json: bool) -> None:
 
 def sorted_words(words: Sequence[str]) -> tuple[list[str], Mapping[str, str]]:
     """Paths, and the further flags, wherever between the paths they stand."""
-    paths, flags = [], []
-    rest = [word for word in words if word]
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            paths.append(word)
-            continue
-        flags.append(word)
-        takes_none = word.removeprefix("--").replace("-", "_") == "skip_unknown"
-        if "=" not in word and not takes_none and rest:
-            flags.append(rest.pop(0))
-    return paths, parse_fields(flags, RULES, FLAGS, "bestiary score")
+    return sort_words(words, RULES, {"skip_unknown"}, FLAGS, "bestiary score")
 
 
 def listed(texts: Sequence[str]) -> list[str]:

@@ -218,7 +218,7 @@ def _real(picture: Shaped[Tensor, "C H W"] | None, channels: int) -> Float[Tenso
 def _run(graph: Graph, opened: GraphPredictor, case: Case, tolerances: Tolerances) -> CaseResult:
     cut, most = 0.0, 0
     if isinstance(graph, RegionGraph):
-        usual, most = float(graph.min_score), graph.network.regions.max_detections
+        usual, most = float(graph.min_score), graph.network.max_detections
         cut = usual if case.min_score is None else case.min_score
         graph.min_score.fill_(cut)
         try:

@@ -118,7 +118,7 @@ class RegionGraph(Graph):
         rows = suppress(*alone, settings.nms_iou, KEPT)
         place = (rows[:, 0] // classes * count + rows[:, 2]) * classes + rows[:, 0] % classes
         survivors = _keep_only(probs.reshape(batch, -1), place)
-        best, index = _best(survivors, settings.max_detections)
+        best, index = _best(survivors, network.max_detections)
         of_picture, rank_in_picture = (best > KEPT).nonzero(as_tuple=True)
         chosen = index[of_picture, rank_in_picture]
         answers = boxes.view(batch, -1, 4)[of_picture, chosen]

@@ -8,6 +8,7 @@
 | `compose` | `Compose`, `Sometimes`, `OneOf` |
 | `resizing` | `Resize`, `ResizeShortSide`, `ResizeLongSide`, `RandomShortSide`, `Letterbox`, `ScaleJitter` |
 | `crops` | `CenterCrop`, `RandomCrop`, `RandomResizedCrop`, `RandomIoUCrop`, `RandomZoomOut`, `Pad` |
+| `tiling` | `RandomTile`, for detectors that look tile by tile |
 | `geometry` | `RandomHorizontalFlip`, `RandomVerticalFlip`, `RandomQuarterTurn`, `RandomAffine` |
 | `warping` | `Elastic` |
 | `colour` | `ColourJitter`, `PCAColour`, `RandomGrey` |
@@ -30,6 +31,7 @@ from bestiary.transforms.resizing import (
     ResizeShortSide,
     ScaleJitter,
 )
+from bestiary.transforms.tiling import RandomTile
 from bestiary.transforms.transform import Transform
 from bestiary.transforms.warping import Elastic
 
@@ -56,6 +58,7 @@ __all__ = [
     "RandomQuarterTurn",
     "RandomResizedCrop",
     "RandomShortSide",
+    "RandomTile",
     "RandomVerticalFlip",
     "RandomZoomOut",
     "Resize",

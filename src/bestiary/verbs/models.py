@@ -9,6 +9,8 @@ import torch
 
 from bestiary import zoo
 from bestiary.errors import CheckpointError, UsageError
+from bestiary.heads.suppression import SuppressionKind
+from bestiary.heads.test_time import Merge
 from bestiary.heads.views import View
 from bestiary.layers.learned import make_room
 from bestiary.recipes.recipe import convert
@@ -128,32 +130,49 @@ def load(
     return system
 
 
-def look(
-    model: Predictor, views: str | None = None, view_sides: str | None = None, view_flip: bool | None = None
-) -> Predictor:
-    """The classifier, told to look at pictures in another way than it was saved with; None leaves a thing as it is.
+LOOK_TYPES: dict[str, Any] = {
+    "views": View,
+    "view_sides": tuple[int, ...],
+    "view_flip": bool,
+    "tile": int,
+    "tile_overlap": float,
+    "tile_whole": bool,
+    "test_scales": tuple[float, ...],
+    "test_flip": bool,
+    "merge": Merge,
+    "merge_iou": float,
+    "suppression": SuppressionKind,
+    "suppression_iou": float,
+    "suppression_sigma": float,
+    "max_detections": int,
+}
+"""How a trained model may be told to look at pictures, and what kind of value each takes: the first three are a
+classifier's (`heads.views.Views`), the others a detector's (`heads.detection.Detector.take`).
+"""
+
+
+def look(model: Predictor, asked: Mapping[str, Any]) -> Predictor:
+    """The model, told to look at pictures in another way than it was saved with.
 
     Args:
-        model: a classifier as `load` opened it, where anything is changed.
-        views: "centre", "ten_crop" or "dense".
-        view_sides: shorter sides with commas.
-        view_flip: whether mirror images count too.
+        model: a system as `load` opened it, where anything is changed.
+        asked: by the names of `LOOK_TYPES`, as values or as text; None leaves a thing as it is.
 
     Raises:
-        UsageError: it is no classifier (an exported graph sees the centre crop), or it cannot look so.
+        UsageError: there is no such way, the model has it not (an exported graph looks at a picture once), or a value
+            does not fit.
     """
-    asked = {"views": views, "view_sides": view_sides, "view_flip": view_flip}
     changed = {name: value for name, value in asked.items() if value is not None}
+    for name in changed:
+        if name not in LOOK_TYPES:
+            raise UsageError(f"there is no way to look called {name!r}", mend=zoo.nearest(name, list(LOOK_TYPES)))
     if not changed:
         return model
     if not isinstance(model, System) or not set(changed) <= model.further_arguments:
-        mend = "Views are a trained classifier's, in torch; an exported graph sees the centre crop."
-        raise UsageError(f"it cannot be told {', '.join(changed)}", mend=mend)
-    if views is not None:
-        changed["views"] = convert(views, View, "views")
-    if view_sides is not None:
-        changed["view_sides"] = convert(view_sides, tuple[int, ...], "view_sides")
-    model.take(changed)
+        known = sorted(set(LOOK_TYPES) & model.further_arguments) if isinstance(model, System) else []
+        mend = f"It knows {', '.join(known)}." if known else "An exported graph looks at a picture once, as it is."
+        raise UsageError(f"the model cannot be told {', '.join(sorted(set(changed) - set(known)))}", mend=mend)
+    model.take({name: convert(value, LOOK_TYPES[name], name) for name, value in changed.items()})
     return model
 
 
