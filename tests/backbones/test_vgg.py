@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bestiary.backbones import vgg
 from bestiary.backbones.levels import Level
-from bestiary.backbones.vgg import VGG, VGGClassifier, vgg11_bn_cifar, vgg16, vgg16_caffe
+from bestiary.backbones.vgg import VGG, VGGClassifier, vgg11_bn_cifar, vgg11_bn_half, vgg16, vgg16_caffe
 from bestiary.backbones.vgg_table import DEPTHS, FROM_NET_A, layer_names, places, start_from_net_a
 from bestiary.errors import CheckpointError, UsageError
 from bestiary.weights.load import load_state
@@ -192,6 +192,19 @@ def test_every_parameter_gets_a_gradient(batch_norm: bool) -> None:
     silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     # a bias before batch norm has no say
     assert [n for n in silent if not (batch_norm and n.endswith("bias") and n.startswith("features"))] == []
+
+
+def test_the_trunk_for_detectors_on_small_machines() -> None:
+    trunk = vgg11_bn_half()
+    assert trunk.levels == (Level("C4", 256, 16),)
+    assert sum(p.numel() for p in trunk.parameters()) == 2_308_992
+    assert isinstance(trunk.features[-1], nn.ReLU), "conv5, without the last pool"
+    pixels = torch.rand(1, 3, 96, 64)
+    (found,) = trunk.eval()(pixels)
+    assert found.shape == (1, 256, 6, 4)
+    pooled = vgg11_bn_half(maps=("C4", "C5")).eval()
+    pooled.load_state_dict(trunk.state_dict())
+    torch.testing.assert_close(pooled(pixels), (found, nn.functional.max_pool2d(found, 2)))
 
 
 def test_networks_can_be_traced(unchecked: None) -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bestiary.array_cache import ArrayCache
 from bestiary.errors import CheckpointError, UsageError
 from bestiary.layers.learned import Learned
 from bestiary.predictions import Classification
+from bestiary.proposals.proposer import Proposals, Proposer
 from bestiary.recipes.classification import ClassificationPictures
 from bestiary.recipes.recipe import Recipe, Stage
 from bestiary.records import Losses, Sample, Target
@@ -99,8 +101,15 @@ def recipe(**steps: int) -> Recipe:
     return Recipe("classification", stages[0].settings, pictures, stages=stages)
 
 
+class Pictures(list[Sample]):
+    """An open data set."""
+
+    categories = ("dark", "light")
+
+
 def lesson(system: System, said: list[str] | None = None, **steps: int) -> Lesson:
-    return Lesson(system, recipe(**steps), samples(), samples(4), (said if said is not None else []).append)
+    told = (said if said is not None else []).append
+    return Lesson(system, recipe(**steps), Pictures(samples()), Pictures(samples(4)), told)
 
 
 def make() -> ThreeSteps:
@@ -188,6 +197,48 @@ def test_folders_are_neither_overwritten_nor_guessed(whole, tmp_path: Path) -> N
     (folder / "stages.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"stages\.json"):
         lesson(make()).run(folder, resume=True)
+
+
+class Halves(Proposer):
+    """Both halves of a picture, once it has learned how wide pictures are."""
+
+    name = "halves"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.declare("width")
+        self.found = 0
+
+    def settings(self) -> dict[str, int]:
+        return {}
+
+    def fit(self, samples: Sequence[Sample], seed: int = 0, say: Callable[[str], None] = lambda _: None) -> None:
+        self.learn("width", torch.tensor([float(samples[0].image.shape[-1])]))
+
+    def find(self, image: Tensor) -> Proposals:
+        self.found += 1
+        half = float(self.width) / 2
+        boxes = torch.tensor([[0, 0, half, 8], [half, 0, 2 * half, 8]])
+        return Proposals(boxes, torch.tensor([1.0, 0.5]))
+
+
+def test_proposals_come_with_every_picture_and_are_found_once(tmp_path: Path) -> None:
+    system = make()
+    assert lesson(system).with_proposals(None).training[0].target.proposals_xyxy is None, "there is no proposer"
+    system.proposer, system.proposal_count = Halves(), 1
+    said: list[str] = []
+    cache = ArrayCache(tmp_path)
+    prepared = lesson(system, said).with_proposals(cache)
+    for part, count in ((prepared.training, 12), (prepared.held_out, 4)):
+        assert [sample.target.proposals_xyxy.tolist() for sample in (part[i] for i in range(len(part)))] == [
+            [[0, 0, 4, 8]]
+        ] * count
+    assert system.proposer.found == 12, "the four held out are the first four of the others, by their pixels"
+    assert any("halves: 1 boxes a picture, 12 pictures" in line for line in said)
+    again = make()
+    again.proposer = Halves()
+    assert len(lesson(again).with_proposals(cache).training[3].target.proposals_xyxy) == 2
+    assert again.proposer.found == 0, "another run reads what is on disk"
 
 
 def test_what_is_done_is_not_done_again(whole, monkeypatch) -> None:

@@ -373,3 +373,19 @@ def vgg11_bn_cifar(
         crop=crop,
         label_smoothing=label_smoothing,
     )
+
+
+def vgg11_bn_half(
+    *, maps: Sequence[str] = ("C4",), output_stride: Literal[8, 16, 32] = 32, in_channels: int = 3
+) -> VGG:
+    """A trunk for detectors on small machines: configuration A with batch norm and half the channels (32, 64, 128, 256,
+    256), 2,308,992 parameters, which learns from random weights. Ours, so that systems can be compared on one trunk.
+
+    Args:
+        maps: which levels it gives; by itself conv5 at stride 16, without the last pool.
+        output_stride: as in `VGG`.
+        in_channels: of the pictures.
+    """
+    return VGG(
+        DEPTHS["vgg11"], batch_norm=True, output_stride=output_stride, maps=maps, width=0.5, in_channels=in_channels
+    )

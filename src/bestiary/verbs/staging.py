@@ -11,9 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bestiary.array_cache import ArrayCache
 from bestiary.data.loader import Loader, Pictures
+from bestiary.data.with_proposals import WithProposals
 from bestiary.errors import CheckpointError, UsageError
 from bestiary.layers.learned import make_room
+from bestiary.proposals.proposer import Proposer
 from bestiary.recipes.recipe import Recipe, Stage
 from bestiary.system import System
 from bestiary.training import fitting, loop
@@ -23,11 +26,15 @@ from bestiary.training.fitting import FitSettings
 from bestiary.training.run import Run, RunFolder
 from bestiary.training.sampling import Sampler, class_balanced, repeat_factor
 from bestiary.training.settings import Settings
+from bestiary.verbs.datasets import Samples
 from bestiary.verbs.evaluating import evaluators
 from bestiary.verbs.models import identity_of
 
 STOPPED_EARLY = ("minutes", "interrupted")
 """Why a stage ended before its end."""
+
+DEFAULT_COUNT = 2000
+"""Proposals a picture, of systems that do not say."""
 
 Say = Callable[[str], None]
 
@@ -46,9 +53,26 @@ class Lesson:
 
     system: System
     recipe: Recipe
-    training: Pictures
-    held_out: Pictures | None
+    training: Samples
+    held_out: Samples | None
     say: Say
+
+    def with_proposals(self, cache: ArrayCache | None) -> "Lesson":
+        """The lesson with proposals at every picture, if the system learns from such; found now, and kept in `cache`.
+
+        A method that learns is fitted to the training pictures first.
+        """
+        proposer, settings = getattr(self.system, "proposer", None), self.recipe.settings
+        if not isinstance(proposer, Proposer):
+            return self
+        if not proposer.is_ready:
+            proposer.fit(fitting.Samples(self.training), settings.seed, self.say)
+        proposer.cache = cache
+        count = int(getattr(self.system, "proposal_count", DEFAULT_COUNT))
+        parts = [WithProposals(part, proposer, count) for part in (self.training, self.held_out) if part is not None]
+        for part in parts:
+            part.prepare(self.say)
+        return dataclasses.replace(self, training=parts[0], held_out=parts[1] if len(parts) > 1 else None)
 
     def run(self, folder: Path, resume: bool) -> Run:
         """All of it, in a folder."""

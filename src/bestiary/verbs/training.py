@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bestiary import zoo
+from bestiary.array_cache import ArrayCache, cache_folder
 from bestiary.errors import DataError, UsageError
 from bestiary.metrics.scores import Scores
 from bestiary.recipes.recipe import Recipe
@@ -82,6 +83,7 @@ def train(
     offline: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
+    cache: str | Path | Literal[False] | None = None,
     say: Callable[[str], None] = lambda _: None,
     **fields: Any,
 ) -> TrainedRun:
@@ -99,6 +101,7 @@ def train(
         offline: never fetch published weights; a missing file is an error that says where to put it.
         out: the run's folder; `runs/TASK/MODEL`, numbered, if None.
         resume: go on with the run in `out`, exactly where it stopped.
+        cache: folder in which proposals are kept from run to run; the user's cache folder if None; False keeps none.
         say: told in plain lines what is done.
         fields: fields of the recipe (`epochs=10, lr=0.01`). Their names and types are checked against the recipe's
             typed fields: this is the one place in the library where keywords are open, because each model's recipe has
@@ -109,28 +112,42 @@ def train(
         DataError: the data cannot be read or holds nothing to learn.
         TrainingError: a loss is not finite, or the disk is full.
     """
-    entry = zoo.find(model)
     say = say if rank_and_world()[0] == 0 else _silence
     recipe = (recipe or zoo.recipe_of(model)).with_fields(fields)
     splits = _splits_there(data, splits, recipe, format, say)
-    training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
-    categories = tuple(training.categories)
-    if not categories:
-        raise DataError(
-            "the data names no class to learn", where=str(data), mend="`bestiary check` shows what was read"
-        )
-    system = zoo.build(model, categories, _arguments(entry, recipe))
+    lesson = lesson_of(model, data, recipe, splits, validation=validation, format=format, say=say)
+    system, categories = lesson.system, lesson.system.categories
     if weights is not None:
         say(load_weights(system, weights, offline=offline).summary())
     folder = _run_folder(out, recipe.task, model, resume)
     say(f"{model}: {len(categories)} classes ({', '.join(categories[:8])}{', ...' if len(categories) > 8 else ''})")
     say(
-        f"training on {len(training):,} pictures"
-        + (f", validating on {len(held_out):,}" if held_out else "")
+        f"training on {len(lesson.training):,} pictures"
+        + (f", validating on {len(lesson.held_out):,}" if lesson.held_out is not None else "")
         + f"; run: {folder}"
     )
-    run = Lesson(system, recipe, training, held_out, say).run(folder, resume)
-    return _measure(run, model, data, held_out, splits, recipe, format, say)
+    kept = None if cache is False else ArrayCache(cache_folder() if cache is None else cache)
+    run = lesson.with_proposals(kept).run(folder, resume)
+    return _measure(run, model, data, lesson.held_out, splits, recipe, format, say)
+
+
+def lesson_of(
+    model: str,
+    data: Data,
+    recipe: Recipe,
+    splits: Splits,
+    *,
+    validation: Data | None = None,
+    format: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Lesson:
+    """A fresh model of the zoo, the pictures that it learns from, and how; arguments and errors as of `train`."""
+    training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
+    if not training.categories:
+        mend = "`bestiary check` shows what was read"
+        raise DataError("the data names no class to learn", where=str(data), mend=mend)
+    system = zoo.build(model, tuple(training.categories), _arguments(zoo.find(model), recipe))
+    return Lesson(system, recipe, training, held_out, say)
 
 
 def _silence(_: str) -> None:

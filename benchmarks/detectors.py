@@ -1,0 +1,252 @@
+"""Every detector on real pictures under one budget: AP, training time, and time a picture with its parts.
+
+    python benchmarks/detectors.py --root DATA                    all that are not recorded yet, 20 minutes each
+    python benchmarks/detectors.py --root DATA --only fast_rcnn_small --minutes 42
+    python benchmarks/detectors.py --list | --table | --time
+
+DATA holds the folders `bccd` and `pennfudan`. The budget is processor time: 20 minutes are 20 minutes of `--threads`
+cores, whatever else the machine does. Of a model a few steps of each stage are timed first; then as many passes are
+trained by `bestiary train` as fit, the stages in the proportion of their recipe. Stages without gradients take what
+they need: `share` of the budget is left to the others. Proposals are found once, beside the budget, and their time is
+recorded apart. The last weights are measured on the test pictures. `--time` times predictions again, with a cold cache.
+"""
+
+import argparse
+import math
+import shlex
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import runs
+
+RESULTS = Path(__file__).parent / "results" / "detectors.json"
+CALIBRATION_STEPS = (4, 16)
+PICTURES_TIMED = 20
+NUMBERS = ("AP", "AP50", "AP75", "AR100")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model on one data set, with flags of `bestiary train`.
+
+    Attributes:
+        data: folder.
+        model: name in the zoo.
+        flags: of `bestiary train`.
+        share: of the budget that stages with gradients have; the rest is for the others.
+        start: model whose run on these data gives the weights to start from.
+    """
+
+    data: str
+    model: str
+    flags: tuple[str, ...] = ()
+    share: float = 1.0
+    start: str = ""
+
+
+UPSIDE_DOWN = ("--vertical-flip", "0.5")
+"""Blood cells have no up."""
+
+ROWS = [
+    Row("bccd", "viola_jones"),
+    Row("bccd", "hog_svm"),
+    Row("bccd", "dpm"),
+    Row("bccd", "sliding_window_small", UPSIDE_DOWN),
+    Row("bccd", "rcnn_small", UPSIDE_DOWN, share=0.5),
+    Row("bccd", "spp_net_small", UPSIDE_DOWN, share=0.6, start="rcnn_small"),
+    Row("bccd", "fast_rcnn_small", UPSIDE_DOWN),
+    Row("bccd", "faster_rcnn_small", UPSIDE_DOWN),
+    Row("bccd", "faster_rcnn_small_4step", UPSIDE_DOWN),
+    Row("bccd", "r_fcn_small", UPSIDE_DOWN),
+    Row("bccd", "fasterrcnn_resnet18_fpn", UPSIDE_DOWN),
+    Row("pennfudan", "viola_jones"),
+    Row("pennfudan", "hog_svm"),
+    Row("pennfudan", "dpm"),
+    Row("pennfudan", "faster_rcnn_small"),
+    Row("pennfudan", "fasterrcnn_resnet18_fpn"),
+]
+SPLITS = {"bccd": ("train+val", "none"), "pennfudan": ("train", "val")}
+"""To learn from and to validate on. Penn-Fudan is in one piece: the fifth that is set aside is what is measured."""
+
+
+def key_of(row: Row, minutes: float) -> str:
+    """Where a row stands in the results."""
+    return f"{row.data}/{row.model}" + ("" if minutes == 20 else f"/{minutes:g} minutes")
+
+
+def splits_of(row: Row) -> Any:
+    """Of the row's data."""
+    from bestiary.verbs.training import Splits
+
+    train, val = SPLITS[row.data]
+    return Splits(train, None if val == "none" else val, None)
+
+
+def plan(row: Row, options: argparse.Namespace, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """Flags that make the training fit the budget, and what they follow from."""
+    import resource
+
+    import torch
+
+    from bestiary import zoo
+    from bestiary.array_cache import ArrayCache, cache_folder
+    from bestiary.cli.flags import parse_fields
+    from bestiary.recipes.recipe import Stage
+    from bestiary.training.settings import Settings
+    from bestiary.verbs.training import lesson_of
+
+    torch.set_num_threads(options.threads)
+    recipe = zoo.recipe_of(row.model)
+    recipe = recipe.with_fields(parse_fields(row.flags, recipe.fields()))
+    stages = [s for s in recipe.stages or (Stage("", recipe.settings),) if isinstance(s.settings, Settings)]
+    if not stages:
+        return [], {}
+
+    def spent() -> float:
+        whos = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, whos))
+
+    lesson = lesson_of(row.model, options.root / row.data, recipe, splits_of(row))
+    begin = spent()
+    lesson = lesson.with_proposals(ArrayCache(cache_folder()))
+    proposals, seconds = spent() - begin, []
+    for stage in stages:
+        lesson.system.begin_stage(stage.name)
+        times = []
+        for steps in CALIBRATION_STEPS:
+            begin = spent()
+            short = replace(stage.settings, steps=steps, epochs=steps, workers=0, tensorboard=False)
+            one = replace(lesson, recipe=replace(recipe, stages=(), settings=short))
+            one.run(folder / f"calibration-{stage.name}-{steps}", resume=False)
+            times.append(spent() - begin)
+        seconds.append((times[1] - times[0]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0]))
+    pictures = len(lesson.training)
+    per_epoch = [max(1, pictures // (s.settings.batch * s.settings.accumulate)) for s in stages]
+    whole = sum(s.settings.epochs * n * t for s, n, t in zip(stages, per_epoch, seconds, strict=True))
+    factor = row.share * 60 * options.minutes * options.threads / whole
+    flags = []
+    steps = [max(1, int(s.settings.epochs * n * factor)) for s, n in zip(stages, per_epoch, strict=True)]
+    for stage, number, n in zip(stages, steps, per_epoch, strict=True):
+        prefix = f"--{stage.name}." if stage.name else "--"
+        flags += [f"{prefix}steps", str(number), f"{prefix}epochs", str(math.ceil(number / n))]
+    facts = {"steps": steps, "processor_seconds_a_step": seconds, "processor_seconds_of_proposals": proposals}
+    return flags, facts
+
+
+def seconds_a_picture(model: Any, root: Path, data: str) -> dict[str, float]:
+    """Seconds of predicting one picture, decoded already, with its parts where the system tells them: medians."""
+    import torch
+
+    from bestiary.system import evaluation_mode
+    from bestiary.verbs.datasets import open_split
+
+    test = open_split(root / data, "test", "detection", categories=model.categories)
+    images = [test[i].image for i in range(0, len(test), max(1, len(test) // PICTURES_TIMED))][:PICTURES_TIMED]
+    if (proposer := getattr(model, "proposer", None)) is not None:
+        proposer.cache = None
+    parts, found = getattr(model, "parts", None), []
+    with evaluation_mode(model), torch.inference_mode():
+        for number, image in enumerate([images[0], *images]):
+            if parts is not None:
+                parts.clear()
+            begin = time.perf_counter()
+            model.predict_images([image])
+            whole = time.perf_counter() - begin
+            if number:
+                found.append({"all": whole, **({} if parts is None else parts.seconds)})
+    return {name: statistics.median(f.get(name, 0.0) for f in found) for name in found[-1]}
+
+
+def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train, measure, time: everything that is recorded of one row."""
+    import torch
+
+    import bestiary
+
+    flags, facts = plan(row, options, folder)
+    out = folder / "run"
+    train, val = SPLITS[row.data]
+    splits = ["--train-split", train, "--val-split", val]
+    if val != "none" and flags:
+        splits += [
+            "--evaluate-every",
+            "1000000",
+        ]  # only the last weights, so that nothing is chosen by what is measured
+    base = [*row.flags, *flags, *splits, "--seed", str(options.seed), "--json"]
+    if row.start:
+        base += ["--weights", str(options.keep / f"{row.data}_{row.start}" / "run")]
+    words = ["train", row.model, "--data", str(options.root / row.data), "--out", str(out), *base]
+    document, wall, processor = runs.call(words, options.threads)
+    values = document["scores"][0]["values"]
+    torch.set_num_threads(options.threads)
+    model = bestiary.load(out)
+    return {
+        "headline": f"AP {values['AP']:.3f}",
+        **{name: values[name] for name in NUMBERS},
+        "command_minutes": wall / 60,
+        "processor_minutes": processor / 60,
+        **facts,
+        "seconds_a_picture": seconds_a_picture(model, options.root, row.data),
+        "parameters": sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
+        "megabytes": (out / "last.safetensors").stat().st_size / 1e6,
+        "command": "bestiary " + shlex.join(["train", row.model, "--data", row.data, "--out", "RUN", *base]),
+    }
+
+
+def time_again(rows: list[Row], options: argparse.Namespace) -> None:
+    """Predictions of kept runs timed once more."""
+    import torch
+
+    import bestiary
+
+    torch.set_num_threads(options.threads)
+    results = runs.read(options.out)
+    for row in rows:
+        key = key_of(row, options.minutes)
+        if key in results:
+            model = bestiary.load(options.keep / key.replace("/", "_") / "run")
+            results[key]["seconds_a_picture"] = seconds_a_picture(model, options.root, row.data)
+    runs.write(options.out, results)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown, the best of each data set first."""
+    lines: list[str] = []
+    for data in dict.fromkeys(key.split("/")[0] for key in results):
+        rows = [(key.split("/", 1)[1], found) for key, found in results.items() if key.split("/")[0] == data]
+        lines += ["", f"**{data}**", ""]
+        lines.append("| model | AP | AP50 | AP75 | AR100 | processor minutes | seconds a picture | of which |")
+        lines.append("|---|---|---|---|---|---|---|---|")
+        for name, found in sorted(rows, key=lambda row: -row[1]["AP"]):
+            numbers = " | ".join(f"{found[number]:.3f}" for number in NUMBERS)
+            parts = dict(found["seconds_a_picture"])
+            whole = parts.pop("all")
+            told = ", ".join(f"{part} {seconds:.3f}" for part, seconds in parts.items())
+            lines.append(f"| `{name}` | {numbers} | {found['processor_minutes']:.1f} | {whole:.3f} | {told} |")
+    return "\n".join(lines[1:])
+
+
+def main() -> None:
+    flags = runs.parser(__doc__, 20.0, RESULTS)
+    flags.add_argument("--time", action="store_true", help="time the predictions of kept runs again")
+    options = flags.parse_args()
+    if options.table:
+        print(table(runs.read(options.out)))
+        return
+    rows = [r for r in ROWS if options.data in (None, r.data) and (not options.only or r.model in options.only)]
+    if options.time:
+        time_again(rows, options)
+        return
+
+    def measuring(row: Row) -> Callable[[Path], dict[str, Any]]:
+        return lambda folder: measure(row, options, folder)
+
+    runs.run_all([(key_of(row, options.minutes), row.model, measuring(row)) for row in rows], options)
+
+
+if __name__ == "__main__":
+    main()
