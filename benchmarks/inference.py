@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peer_nets import settle
+from peer_nets import calm, settle
 
 from bestiary import zoo
 from bestiary.deploy.graphs import Graph
@@ -62,6 +62,8 @@ NETS = [
     Net("mobilenet_v3_large"),
     Net("shufflenet_v2_x1_0"),
     Net("fasterrcnn_resnet18_fpn", (320, 427), (1,), {"min_size": 320, "max_size": 533}, peer=False),
+    # A picture of 480 x 640 at the default size. The peer's nets run whole, resizing included.
+    Net("fasterrcnn_resnet50_fpn", (800, 1066), (1,)),
     Net("unet_padded_small", (320, 427), (1,), peer=False),
 ]
 
@@ -97,8 +99,7 @@ def build(net: Net) -> Graph:
     torch.manual_seed(0)
     system = zoo.build(net.name, None, net.arguments).eval()
     if net.name.startswith("fasterrcnn"):
-        with torch.no_grad():
-            system.get_parameter("roi_heads.box_predictor.cls_score.weight").mul_(12)
+        calm(system)
     if system.task == "classification":
         settle(system, (4, system.in_channels, *net.size_hw))
     return exported_module(system)

@@ -40,6 +40,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Callable[[], object]]:
 
     torch.set_num_threads(request["threads"])
     torch.manual_seed(0)
+    if request["model"].startswith("fasterrcnn"):
+        return prepare_detector(request)
     theirs = torchvision.models.get_model(request["model"], weights=None).eval()
     settle(theirs, (4, 3, *request["size_hw"]))
     ours = zoo.build(request["model"]).eval()
@@ -49,6 +51,42 @@ def prepare(request: dict[str, Any]) -> dict[str, Callable[[], object]]:
     pixels = torch.rand(request["batch"], 3, *request["size_hw"], generator=torch.Generator().manual_seed(1))
     nets: dict[str, nn.Module] = {"torchvision": theirs, "as built": ours, "as loaded": loaded}
     return {name: (lambda net=net: net(pixels)) for name, net in nets.items()}
+
+
+def prepare_detector(request: dict[str, Any]) -> dict[str, Callable[[], object]]:
+    """Both detectors whole, from picture to boxes, at their own size: scores of what they find."""
+    import torchvision  # type: ignore[import-not-found]
+
+    from bestiary import zoo
+
+    theirs = torchvision.models.get_model(request["model"], weights=None, weights_backbone=None).eval()
+    calm(theirs)
+    ours = zoo.build(request["model"]).eval()
+    ours.load_state_dict(theirs.state_dict())
+    loaded = zoo.build(request["model"]).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loaded.load_state_dict(theirs.state_dict())
+    shape = (request["batch"], 3, *request["size_hw"])
+    pictures = list(torch.rand(shape, generator=torch.Generator().manual_seed(1)))
+
+    def scores(found: list[Any]) -> torch.Tensor:
+        every = torch.cat([f["scores"] if isinstance(f, dict) else f.scores for f in found])
+        return torch.nn.functional.pad(every.sort(descending=True).values, (0, 100 * len(pictures) - len(every)))
+
+    return {
+        "torchvision": lambda: scores(theirs(pictures)),
+        "as built": lambda: scores(ours.predict_images(pictures)),
+        "as loaded": lambda: scores(loaded.predict_images(pictures)),
+    }
+
+
+def calm(detector: nn.Module) -> None:
+    """Random weights that neither fade nor grow, and logits that differ: frozen norms have no statistics to settle."""
+    with torch.no_grad():
+        for name, value in detector.state_dict().items():
+            if name.endswith("bn3.weight"):
+                value.fill_(0.3)
+            elif name == "roi_heads.box_predictor.cls_score.weight":
+                value.mul_(12)
 
 
 def main() -> None:

@@ -31,7 +31,13 @@ FLOORS = [
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 SYSTEMS = set(FLOORS[5])
-LINEAGE: set[tuple[str, str]] = set()
+LINEAGE: set[tuple[str, str]] = {
+    ("detection.faster_rcnn_alternating", "detection.faster_rcnn"),
+    ("detection.faster_rcnn_alternating", "detection.faster_rcnn_single"),
+    ("detection.faster_rcnn_fpn", "detection.faster_rcnn"),
+    ("detection.faster_rcnn_single", "detection.faster_rcnn"),
+    ("detection.r_fcn", "detection.faster_rcnn_single"),
+}
 """(system file, system file it may import) where the paper builds on the other."""
 OPEN_KEYWORDS = {("verbs", "training", "train")}
 """(modules, function) that may take `**fields`: there each model's recipe has its own, checked against typed fields."""

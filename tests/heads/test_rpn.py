@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bestiary.assign.box_codec import BoxCodec
 from bestiary.errors import UsageError
-from bestiary.heads.rpn import RPN, flat, rank
+from bestiary.heads.rpn import RPN, FilterPyramidHead, ProposalSettings, RPNHead, flat, rank, suppress_proposals
 
 CPU = torch.device("cpu")
 
@@ -93,3 +93,80 @@ def test_deltas_move_the_box_they_belong_to() -> None:
     anchors = [torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 40.0, 10.0]])]
     boxes, _, _ = rank([rows], anchors, BoxCodec(), keep=10)
     assert boxes[0].tolist() == [[30, 0, 50, 10], [0, 0, 10, 10]]
+
+
+def test_two_scores_an_anchor_are_one_logit_by_their_difference() -> None:
+    torch.manual_seed(0)
+    head = RPNHead(6, 3, hidden=5, pairs=True)
+    feature = torch.rand(1, 6, 4, 5)
+    pairs = head.cls_logits(head.conv(feature))
+    softmax = torch.stack([pairs[:, :3], pairs[:, 3:]]).softmax(0)[1]
+    torch.testing.assert_close(head(feature)[0].sigmoid(), softmax)
+    assert head.cls_logits.out_channels == 6
+    assert head.conv[0][0].out_channels == 5  # type: ignore[index]
+
+
+def test_a_pyramid_of_filters_answers_in_the_anchors_order() -> None:
+    torch.manual_seed(0)
+    head = FilterPyramidHead(4, 3, kernels=(1, 3))
+    objectness, deltas = head(torch.rand(1, 4, 5, 6))
+    assert objectness.shape == (1, 6, 5, 6)
+    feature = torch.rand(1, 4, 5, 6)
+    objectness, deltas = head(feature)
+    for size, own in enumerate(head.of_size):
+        scores, moves = own(feature)
+        for ratio in range(3):
+            at = ratio * 2 + size  # ratio by ratio, within a ratio size by size
+            assert torch.equal(objectness[:, at], scores[:, ratio])
+            assert torch.equal(deltas[:, 4 * at : 4 * at + 4], moves[:, 4 * ratio : 4 * ratio + 4])
+
+
+HEADS = {
+    "one logit": lambda: RPNHead(8, 6),
+    "pairs": lambda: RPNHead(8, 6, hidden=5, pairs=True),
+    "filter pyramid": lambda: FilterPyramidHead(8, 3, kernels=(3, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", list(HEADS))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_single_anchors_are_as_the_whole_maps_have_them(kind: str, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    rpn = RPN(8, sizes=((16.0, 32.0), (64.0, 128.0)), head=HEADS[kind]())
+    for parameter in rpn.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    pyramid = [torch.randn(2, 8, *size).contiguous(memory_format=layout).requires_grad_() for size in ((4, 5), (2, 3))]
+    everywhere = [flat(o, d) for o, d in zip(*rpn(pyramid), strict=True)]
+    logits = torch.cat([v[0] for v in everywhere], 1).flatten()
+    deltas = torch.cat([v[1] for v in everywhere], 1).flatten(0, 1)
+    rows = torch.randperm(len(logits))[:60]  # corners and both levels are among them
+    got_logits, got_deltas = rpn.at(pyramid, rows)
+    torch.testing.assert_close(got_logits, logits[rows], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(got_deltas, deltas[rows], atol=1e-4, rtol=1e-4)
+    wanted = [*pyramid, *rpn.parameters()]
+    weights = torch.randn(60, 5)
+    whole = torch.autograd.grad((torch.cat([logits[rows, None], deltas[rows]], 1) * weights).sum(), wanted)
+    single = torch.autograd.grad((torch.cat([got_logits[:, None], got_deltas], 1) * weights).sum(), wanted)
+    for a, b in zip(single, whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+
+
+def test_no_anchor_at_all_is_legal(rpn: RPN) -> None:
+    logits, deltas = rpn.at([torch.rand(1, 8, 2, 2)] * 5, torch.zeros(0, dtype=torch.int64))
+    assert logits.shape == (0,)
+    assert deltas.shape == (0, 4)
+
+
+def ranked(boxes: list[list[float]], probs: list[float], levels: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.tensor([boxes]), torch.tensor([probs]).logit(), torch.tensor(levels)
+
+
+def test_proposals_are_clipped_large_likely_and_apart_within_their_level() -> None:
+    boxes = [[-5.0, 0, 10, 10], [-5.0, 0, 10, 11], [-5.0, 0, 10, 10], [20.0, 20, 22, 40], [20.0, 20, 40, 60]]
+    rules = ProposalSettings(min_side=3, min_score=0.1, nms_iou=0.7)
+    entries = ranked(boxes, [0.9, 0.8, 0.7, 0.6, 0.05], [0, 0, 1, 0, 0])
+    (found,), (probs,) = suppress_proposals(entries, [(50, 30)], rules, most=10)
+    assert found.tolist() == [[0, 0, 10, 10], [0, 0, 10, 10]]
+    assert probs.tolist() == pytest.approx([0.9, 0.7])
+    (found,), _ = suppress_proposals(entries, [(50, 30)], ProposalSettings(), most=3)
+    assert found[:, 3].tolist() == [10, 10, 40]

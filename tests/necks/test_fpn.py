@@ -90,3 +90,19 @@ def test_a_backbone_with_a_pyramid_keeps_its_promise_on_odd_pictures() -> None:
 )
 def test_boxes_go_to_the_level_of_their_size(side: float, level: str) -> None:
     assert int(assign_levels(torch.tensor([[0.0, 0.0, side, side]]), 4)) + 2 == int(level[1])
+
+
+def test_a_pyramid_may_stand_on_some_levels_of_a_trunk() -> None:
+    trunk = ResNet(VARIANTS["resnet18"])
+    backbone = PyramidBackbone(trunk, FPN(trunk.levels[1:3], 8)).eval()
+    assert [(v.name, v.stride) for v in backbone.levels] == [("P3", 8), ("P4", 16)]
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        _, c3, c4, _ = trunk(pixels)
+        for got, wanted in zip(backbone(pixels), backbone.fpn([c3, c4]), strict=True):
+            assert torch.equal(got, wanted)
+
+
+def test_a_pyramid_on_another_trunks_levels_is_an_error() -> None:
+    with pytest.raises(UsageError, match="got a pyramid on C2"):
+        PyramidBackbone(ResNet(VARIANTS["resnet18"]), FPN(IN[:1]))

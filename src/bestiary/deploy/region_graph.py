@@ -16,7 +16,6 @@ from bestiary.deploy.onnx_operators import suppress
 from bestiary.detection.faster_rcnn import SIZE_DIVISOR, FasterRCNN, RawRegions
 from bestiary.geometry.anchors import cell_anchors
 from bestiary.heads.rpn import flat, rank
-from bestiary.ops import multiscale_roi_align
 
 DROPPED = -1.0
 """Score of a box that is out; probabilities are not negative."""
@@ -74,7 +73,9 @@ class RegionGraph(Graph):
         flattened = [flat(o, d) for o, d in zip(raw.objectness, raw.deltas, strict=True)]
         boxes, logits, levels = rank(flattened, anchors, self.network.anchor_codec, settings.before_nms[1])
         boxes = _clip(boxes, limits)
-        return boxes, torch.where(_large(boxes, settings.min_side), logits.sigmoid(), DROPPED), levels
+        probs = logits.sigmoid()
+        fits = _large(boxes, settings.min_side) & (probs >= settings.min_score)
+        return boxes, torch.where(fits, probs, DROPPED), levels
 
     def _anchors(self, level: int, objectness: Tensor, height: int, width: int) -> Tensor:
         """As `RPN.anchors`, of symbolic sizes."""
@@ -103,9 +104,7 @@ class RegionGraph(Graph):
         (batch, count), classes = alive.shape, len(network.categories)
         picture = torch.arange(batch, device=regions.device).to(regions)[:, None].expand(batch, count)
         rois = torch.cat([picture.reshape(-1, 1), regions.reshape(-1, 4)], 1)
-        strides = network.strides
-        # coarser maps are not pooled
-        pooled = multiscale_roi_align(raw.pyramid[: len(strides)], strides, rois, settings.bins)
+        pooled = network.pool_regions(raw.pyramid, rois)
         logits, deltas = network.roi_heads(pooled)
         references = rois[:, None, 1:].expand(-1, classes, 4).reshape(-1, 4)
         boxes = _clip(network.region_codec.decode(deltas[:, 1:].reshape(-1, 4), references), limits)

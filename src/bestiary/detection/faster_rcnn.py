@@ -1,51 +1,58 @@
-"""Faster R-CNN (Ren, He, Girshick, Sun, NIPS 2015) on a feature pyramid (Lin et al., CVPR 2017), trained jointly.
+"""Faster R-CNN (Ren, He, Girshick, Sun, NIPS 2015), trained jointly, and its form on a feature pyramid (Lin et al.,
+CVPR 2017).
 
 A region proposal network says where something is; a box head on the pooled regions says what, and moves the box.
-Sizes, thresholds, losses and state names are those of torchvision's `fasterrcnn_resnet50_fpn`, so its files load as
-they are and give the same boxes. Deviations from the 2015 paper, all of them torchvision's and Detectron's: a pyramid
-with one anchor size a level; joint instead of four-step training; a sigmoid for objectness; losses divided by the
-number of sampled anchors or regions instead of the paper's lambda 10; anchors that cross the border learn, too;
-RoIAlign instead of RoI pooling. Ours: a box that lies mostly on a crowd is neither object nor background.
+The forms of 2015 on one map are built in `faster_rcnn_single`, four-step training stands in `faster_rcnn_alternating`.
+
+Sizes, thresholds, losses and state names of the pyramid's forms are those of torchvision's `fasterrcnn_resnet50_fpn`,
+so its files load as they are and give the same boxes. Their deviations from the 2015 paper, all of them torchvision's
+and Detectron's: a pyramid with one anchor size a level; joint instead of four-step training; one logit of objectness;
+losses divided by the number of sampled anchors or regions instead of the paper's lambda 10; anchors that cross the
+border learn, too; RoIAlign instead of RoI pooling. Ours: a box that lies mostly on a crowd is neither object nor
+background.
 
 Background is a class inside only: index 0 of the predictor. Labels given and returned start at 0.
 Sampling draws from torch's default generator, which `torch.manual_seed` sets and the training loop saves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bestiary.assign.box_codec import BoxCodec
-from bestiary.assign.matcher import Assignment, ThresholdMatcher
-from bestiary.assign.sampler import sample_balanced
+from bestiary.assign.matcher import Assignment
+from bestiary.backbones.levels import Trunk
 from bestiary.backbones.resnet import VARIANTS, ResNet, freeze_stem
-from bestiary.errors import UsageError
-from bestiary.geometry.boxes import clip_boxes, large_enough, scale_boxes
-from bestiary.heads.box import BoxHead, BoxPredictor, RegionSettings, RoIHeads
+from bestiary.geometry.boxes import clip_boxes, scale_boxes
+from bestiary.heads.box import BoxHead, BoxPredictor, RegionSettings, RoIHeads, StageHead
+from bestiary.heads.detection import Detector
+from bestiary.heads.network_scale import NetworkScale, size_of
+from bestiary.heads.part_times import PartTimes
 from bestiary.heads.published import COCO_90
-from bestiary.heads.rpn import RPN, ProposalSettings, flat, rank
-from bestiary.heads.truth import Truth, assign, truths_of
-from bestiary.layers.frozen_norm import FrozenBatchNorm2d, NormLayer
-from bestiary.layers.preprocess import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Normalize,
-    pad_batch,
-    resize_bilinear,
-    short_side_scale,
+from bestiary.heads.region_learning import (
+    REGION_CODEC,
+    SampledRegions,
+    decode_regions,
+    mean_of_regions,
+    region_losses,
+    sample_regions,
+    weights_with_background,
 )
-from bestiary.layers.scaling import as_float
-from bestiary.losses.regression import smooth_l1_loss
+from bestiary.heads.region_start import HEAD, start_from_classifier
+from bestiary.heads.rpn import RPN, ProposalSettings, flat, rank, suppress_proposals
+from bestiary.heads.rpn_learning import ANCHOR_CODEC, SMOOTH_BETA, assign_anchors, rpn_losses_where_sampled
+from bestiary.heads.truth import Truth, truths_of
+from bestiary.layers.frozen_norm import FrozenBatchNorm2d, NormLayer
+from bestiary.layers.preprocess import IMAGENET_MEAN, IMAGENET_STD, Normalize, pad_batch
 from bestiary.necks.fpn import FPN, CoarserByPool, PyramidBackbone
-from bestiary.ops import batched_nms, multiscale_roi_align
-from bestiary.predictions import Detections, Prediction
-from bestiary.records import Losses, Objects, Target
-from bestiary.system import Images, System
+from bestiary.ops import multiscale_roi_align
+from bestiary.ops.region_modules import RoIAlign, RoIPool
+from bestiary.predictions import Detections
+from bestiary.records import Losses, Target
+from bestiary.system import Images
 
 PUBLISHED = (ProposalSettings(), RegionSettings())
 SMALL = (ProposalSettings(after_nms=(1000, 300)), RegionSettings(per_image=256))
@@ -56,7 +63,7 @@ class RawRegions(NamedTuple):
     """What `forward` gives.
 
     Attributes:
-        pyramid: P2 .. P6.
+        pyramid: P2 .. P6, or the one map.
         objectness: logits of each level, `[B, A, h, w]`.
         deltas: of each level, `[B, 4A, h, w]`, four numbers an anchor side by side.
     """
@@ -66,90 +73,114 @@ class RawRegions(NamedTuple):
     deltas: tuple[Tensor, ...]
 
 
-class SampledRegions(NamedTuple):
-    """Regions of one picture that the box head learns from.
-
-    Attributes:
-        boxes_xyxy: R regions, positives first.
-        classes: 0 for background, label + 1 for an object.
-        truth_xyxy: the object of each positive; P rows.
-    """
-
-    boxes_xyxy: Tensor
-    classes: Tensor
-    truth_xyxy: Tensor
-
-
-SMOOTH_BETA = 1 / 9
-"""Where smooth L1 turns from parabola to line: sigma 3 of the authors' code."""
 SIZE_DIVISOR = 32
 """Sides of a batch are padded to multiples of the coarsest backbone stride."""
 
 
-class FasterRCNN(System):
+class FasterRCNN(Detector):
     """The system.
 
     Args:
-        backbone: pictures to a pyramid; the box head reads all levels but those that `extra` appended.
+        backbone: pictures to a pyramid, or to one map; the box head reads all levels but those that `extra` appended.
         categories: K names.
-        rpn: head and anchors of the first stage, as many sizes as the pyramid has levels.
+        rpn: head and anchors of the first stage, as many sets of sizes as the backbone has levels.
+        box_head: pooled regions to vectors; `BoxHead` of 1,024 units if None.
+        pooling: of regions on the one map; None for RoIAlign on a pyramid.
         min_size: `predict` scales the shorter side to this ...
         max_size: ... unless the longer would exceed this.
         proposals: settings of the first stage.
         regions: settings of the second.
+        class_weights: factors on the classification loss of each category's regions; background counts 1.
         mean: per channel, on the 0..1 scale.
         std: likewise.
 
+    Attributes:
+        scale: the size at which pictures are seen.
+        parts: seconds that "features", "proposals" and "heads" took in predictions.
+
     Raises:
-        UsageError: no category, or sizes that cannot be.
+        UsageError: no category, or sizes or weights that cannot be.
     """
 
-    task = "detection"
+    class_weights: Tensor | None
 
     def __init__(
         self,
-        backbone: PyramidBackbone,
+        backbone: PyramidBackbone | Trunk,
         categories: Sequence[str],
         *,
         rpn: RPN | None = None,
+        box_head: BoxHead | StageHead | None = None,
+        pooling: RoIPool | RoIAlign | None = None,
         min_size: int = 800,
         max_size: int = 1333,
         proposals: ProposalSettings = PUBLISHED[0],
         regions: RegionSettings = PUBLISHED[1],
+        class_weights: Sequence[float] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        super().__init__(categories)
-        if not self.categories:
-            raise UsageError("got no category, wanted at least one", where="categories")
-        if not 1 <= min_size <= max_size:
-            raise UsageError(f"got min_size={min_size}, max_size={max_size}, wanted 1 <= min_size <= max_size")
+        super().__init__(categories, regions.max_detections)
         channels = backbone.levels[0].channels
-        head = BoxHead(channels, regions.bins)
+        head = box_head or BoxHead(channels, regions.bins)
         self.backbone = backbone
         self.rpn = rpn or RPN(channels)
-        self.roi_heads = RoIHeads(head, BoxPredictor(head.fc7.out_features, len(self.categories)))
-        self.normalize = Normalize(mean, std)
-        self.min_size, self.max_size, self.proposals, self.regions = min_size, max_size, proposals, regions
-        self.anchor_codec = BoxCodec((1.0, 1.0, 1.0, 1.0))
-        self.region_codec = BoxCodec((10.0, 10.0, 5.0, 5.0))
+        self.roi_heads = RoIHeads(head, BoxPredictor(head.out_features, len(self.categories)))
+        self.normalize, self.pooling = Normalize(mean, std), pooling
+        self.scale, self.proposals, self.regions = NetworkScale(min_size, max_size), proposals, regions
+        self.anchor_codec, self.region_codec = ANCHOR_CODEC, REGION_CODEC
         self.strides = [float(v.stride) for v in backbone.levels if v.stride <= SIZE_DIVISOR]
+        weights = weights_with_background(class_weights, len(self.categories))
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.parts = PartTimes()
+
+    @property
+    def min_size(self) -> int:
+        """Of `scale`."""
+        return self.scale.min_size
+
+    @property
+    def max_size(self) -> int:
+        """Of `scale`."""
+        return self.scale.max_size
 
     # -- the network ---------------------------------------------------------------------------------------------------
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> RawRegions:
         """First stage on normalised pixels whose sides are multiples of 32."""
-        pyramid = self.backbone(pixels)
-        objectness, deltas = self.rpn(pyramid)
+        return self.first_stage(pixels, tuple(self.backbone(pixels)))
+
+    def first_stage(
+        self, pixels: Float[Tensor, "B C H W"], pyramid: tuple[Float[Tensor, "B C2 _h _w"], ...]
+    ) -> RawRegions:
+        """The backbone's maps, and what the proposal network says."""
+        objectness, deltas = self.rpn(self.proposal_maps(pixels, pyramid))
         return RawRegions(pyramid, objectness, deltas)
+
+    def proposal_maps(
+        self, pixels: Float[Tensor, "B C H W"], pyramid: tuple[Float[Tensor, "B C2 _h _w"], ...]
+    ) -> tuple[Float[Tensor, "B C2 _h _w"], ...]:
+        """What the proposal network looks at: the maps that it shares with the detector."""
+        return pyramid
+
+    def pool_regions(
+        self,
+        pyramid: Sequence[Float[Tensor, "B C _h _w"]],
+        boxes: Sequence[Float[Tensor, "_r 4"]] | Float[Tensor, "R 5"],
+    ) -> Float[Tensor, "R C S S"]:
+        """The bins of each region, by the pooling that the system has. Boxes: of each picture, or rows of picture and
+        box.
+        """
+        if self.pooling is not None:
+            return self.pooling(pyramid[0], boxes)
+        maps, bins = pyramid[: len(self.strides)], self.regions.bins
+        return multiscale_roi_align(maps, self.strides, boxes, bins, sampling_ratio=2, aligned=False)
 
     def classify_regions(
         self, pyramid: Sequence[Float[Tensor, "B C _h _w"]], boxes_xyxy: Sequence[Float[Tensor, "_r 4"]]
     ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R K1 4"]]:
         """Second stage: logits (background first) and deltas of each picture's regions, one after the other."""
-        maps, strides = pyramid[: len(self.strides)], self.strides
-        pooled = multiscale_roi_align(maps, strides, boxes_xyxy, self.regions.bins, sampling_ratio=2, aligned=False)
-        logits, deltas = self.roi_heads(pooled)
+        logits, deltas = self.roi_heads(self.pool_regions(pyramid, boxes_xyxy))
         return logits.float(), deltas.float()
 
     def rank_anchors(
@@ -157,12 +188,13 @@ class FasterRCNN(System):
     ) -> tuple[Float[Tensor, "B P 4"], Float[Tensor, "B P"], Int64[Tensor, " P"]]:
         """The `keep` likeliest boxes of each level, neither clipped nor suppressed: boxes, logits, levels."""
         levels = [flat(o, d) for o, d in zip(raw.objectness, raw.deltas, strict=True)]
-        return rank(levels, self.anchors(raw, pixels_hw), self.anchor_codec, keep)
+        return rank(levels, self.anchors(raw.objectness, pixels_hw), self.anchor_codec, keep)
 
-    def anchors(self, raw: RawRegions, pixels_hw: tuple[int, int]) -> tuple[Float[Tensor, "_a 4"], ...]:
+    def anchors(
+        self, maps: Sequence[Float[Tensor, "B _c _h _w"]], pixels_hw: tuple[int, int]
+    ) -> tuple[Float[Tensor, "_a 4"], ...]:
         """Anchors of each level for a batch whose padded size is `pixels_hw`."""
-        maps_hw = [(o.shape[-2], o.shape[-1]) for o in raw.objectness]
-        return self.rpn.anchors(maps_hw, pixels_hw, raw.objectness[0].device)
+        return self.rpn.anchors([size_of(level) for level in maps], pixels_hw, maps[0].device)
 
     @torch.no_grad()
     def propose(
@@ -177,16 +209,8 @@ class FasterRCNN(System):
             for_loss: keep as many as training does.
         """
         settings, stage = self.proposals, 0 if for_loss else 1
-        boxes, logits, levels = self.rank_anchors(raw, pixels_hw, settings.before_nms[stage])
-        kept_boxes, kept_probs = [], []
-        for of_picture, probs, size_hw in zip(boxes, logits.sigmoid(), sizes_hw, strict=True):
-            clipped = clip_boxes(of_picture, size_hw)
-            large = large_enough(clipped, settings.min_side)
-            clipped, probs, origin = clipped[large], probs[large], levels[large]
-            keep = batched_nms(clipped, probs, origin, settings.nms_iou)[: settings.after_nms[stage]]
-            kept_boxes.append(clipped[keep])
-            kept_probs.append(probs[keep])
-        return kept_boxes, kept_probs
+        ranked = self.rank_anchors(raw, pixels_hw, settings.before_nms[stage])
+        return suppress_proposals(ranked, sizes_hw, settings, settings.after_nms[stage])
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -200,74 +224,72 @@ class FasterRCNN(System):
         Raises:
             RecordError: a target without objects, or a label that is no category.
         """
+        pixels, truths, sizes_hw = self.batch_of(images, targets)
+        pyramid = tuple(self.backbone(pixels))
+        maps = self.proposal_maps(pixels, pyramid)
+        first = self.rpn_terms(maps, size_of(pixels), truths, sizes_hw)
+        with torch.no_grad():  # gradients come by way of the sampled anchors
+            raw = RawRegions(pyramid, *self.rpn(maps))
+        return Losses({**first, **self.region_terms(raw, size_of(pixels), truths, sizes_hw)})
+
+    def batch_of(
+        self, images: Images, targets: Sequence[Target]
+    ) -> tuple[Float[Tensor, "B C H2 W2"], list[Truth], list[tuple[int, int]]]:
+        """Normalised, padded pixels; what is to be learned; and the size of each picture within the batch."""
         truths = truths_of(targets, len(images), len(self.categories))
         pixels = pad_batch([self.normalize(image) for image in images], SIZE_DIVISOR)
-        truths = [truth.to(pixels.device) for truth in truths]
-        pixels_hw = (pixels.shape[-2], pixels.shape[-1])
-        raw = self(pixels)
-        rpn_objectness, rpn_box = self.rpn_loss(raw, pixels_hw, truths)
-        proposals, _ = self.propose(raw, pixels_hw, [_size_hw(i) for i in images], for_loss=True)
+        return pixels, [truth.to(pixels.device) for truth in truths], [size_of(image) for image in images]
+
+    def rpn_terms(
+        self,
+        maps: Sequence[Float[Tensor, "B C _h _w"]],
+        pixels_hw: tuple[int, int],
+        truths: Sequence[Truth],
+        sizes_hw: Sequence[tuple[int, int]],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The first stage's two terms."""
+        objectness, box = self.rpn_loss(maps, pixels_hw, truths, sizes_hw)
+        return {"rpn_objectness": objectness, "rpn_box": box}
+
+    def region_terms(
+        self,
+        raw: RawRegions,
+        pixels_hw: tuple[int, int],
+        truths: Sequence[Truth],
+        sizes_hw: Sequence[tuple[int, int]],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The second stage's two terms, on regions drawn from what the first proposes."""
+        proposals, _ = self.propose(raw, pixels_hw, sizes_hw, for_loss=True)
         sampled = [self.sample_regions(b, t) for b, t in zip(proposals, truths, strict=True)]
         logits, deltas = self.classify_regions(raw.pyramid, [s.boxes_xyxy for s in sampled])
         box_class, box_regression = self.roi_loss(logits, deltas, sampled)
-        return Losses(
-            {
-                "rpn_objectness": rpn_objectness,
-                "rpn_box": rpn_box,
-                "box_class": box_class,
-                "box_regression": box_regression,
-            }
-        )
+        return {"box_class": box_class, "box_regression": box_regression}
 
     def assign_anchors(self, anchors_xyxy: Float[Tensor, "A 4"], truth: Truth) -> Assignment:
         """Which object each anchor learns: positive, negative or ignored (section 3.1.2)."""
-        settings = self.proposals
-        return assign(anchors_xyxy, truth, ThresholdMatcher(settings.positive_iou, settings.negative_iou, True))
+        return assign_anchors(anchors_xyxy, truth, self.proposals)
 
     def rpn_loss(
-        self, raw: RawRegions, pixels_hw: tuple[int, int], truths: Sequence[Truth]
+        self,
+        maps: Sequence[Float[Tensor, "B C _h _w"]],
+        pixels_hw: tuple[int, int],
+        truths: Sequence[Truth],
+        sizes_hw: Sequence[tuple[int, int]] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Equation 1 on the sampled anchors: log loss, and smooth L1 of the positives, both over the number of all."""
-        anchors = torch.cat(self.anchors(raw, pixels_hw))
-        levels = [flat(o, d) for o, d in zip(raw.objectness, raw.deltas, strict=True)]
-        logits, deltas = torch.cat([v[0] for v in levels], 1), torch.cat([v[1] for v in levels], 1)
-        rows, answers, moved, wanted = [], [], [], []
-        for picture, truth in enumerate(truths):
-            assignment = self.assign_anchors(anchors, truth)
-            positive, negative = sample_balanced(assignment, self.proposals.per_image, self.proposals.positive_share)
-            rows.append(torch.cat([positive, negative]) + picture * len(anchors))
-            answers.append(torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))]))
-            moved.append(positive + picture * len(anchors))
-            wanted.append(self.anchor_codec.encode(truth.boxes_xyxy[assignment.object[positive]], anchors[positive]))
-        sampled, answer = torch.cat(rows), torch.cat(answers).to(logits.device)
-        divisor = max(1, len(sampled))
-        log_loss = F.binary_cross_entropy_with_logits(logits.flatten()[sampled], answer, reduction="sum")
-        box = smooth_l1_loss(deltas.flatten(0, 1)[torch.cat(moved)], torch.cat(wanted), SMOOTH_BETA).sum()
-        return log_loss / divisor, box / divisor
+        anchors = torch.cat(self.anchors(maps, pixels_hw))
+        return rpn_losses_where_sampled(self.rpn, maps, anchors, truths, self.proposals, sizes_hw)
 
-    @torch.no_grad()
     def sample_regions(self, proposals_xyxy: Float[Tensor, "P 4"], truth: Truth) -> SampledRegions:
         """Regions of one picture for the box head; the objects themselves are among the candidates."""
-        candidates = torch.cat([proposals_xyxy, truth.boxes_xyxy])
-        matcher = ThresholdMatcher(self.regions.positive_iou, self.regions.positive_iou)
-        assignment = assign(candidates, truth, matcher)
-        positive, negative = sample_balanced(assignment, self.regions.per_image, self.regions.positive_share)
-        objects = assignment.object[positive]
-        classes = torch.cat([truth.labels[objects] + 1, torch.zeros_like(negative)])
-        return SampledRegions(candidates[torch.cat([positive, negative])], classes, truth.boxes_xyxy[objects])
+        return sample_regions(proposals_xyxy, truth, self.regions)
 
     def roi_loss(
         self, logits: Float[Tensor, "R K1"], deltas: Float[Tensor, "R K1 4"], sampled: Sequence[SampledRegions]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Fast R-CNN's: cross entropy, and smooth L1 of the true class's deltas, both over the number of regions."""
-        classes = torch.cat([s.classes for s in sampled])
-        divisor = max(1, len(classes))
-        positive = (classes > 0).nonzero()[:, 0]
-        truth = torch.cat([s.truth_xyxy for s in sampled])
-        regions = torch.cat([s.boxes_xyxy for s in sampled])[positive]
-        wanted = self.region_codec.encode(truth, regions)
-        box = smooth_l1_loss(deltas[positive, classes[positive]], wanted, SMOOTH_BETA).sum()
-        return F.cross_entropy(logits, classes, reduction="sum") / divisor, box / divisor
+        losses = region_losses(logits, deltas, sampled, self.region_codec, SMOOTH_BETA, self.class_weights)
+        return mean_of_regions(losses)
 
     # -- prediction ----------------------------------------------------------------------------------------------------
 
@@ -275,50 +297,49 @@ class FasterRCNN(System):
         self, images: Sequence[Shaped[Tensor, "C _h _w"]], targets: Sequence[Target]
     ) -> tuple[Sequence[Float[Tensor, "C _h2 _w2"]], Sequence[Target]]:
         """Pictures and boxes resized as `predict` resizes; of the truth only what `loss` reads."""
-        resized = [self.resize(as_float(image)) for image in images]
-        scaled = []
-        for before, after, target in zip(images, resized, targets, strict=True):
-            o = target.objects
-            if o is not None:
-                boxes = scale_boxes(o.boxes_xyxy, _size_hw(before), _size_hw(after))
-                o = Objects(boxes, o.labels, crowd=o.crowd, difficult=o.difficult)
-            scaled.append(Target(label=target.label, objects=o))
-        return resized, scaled
+        return self.scale.bring(images, targets)
 
     def resize(self, image: Float[Tensor, "C H W"]) -> Float[Tensor, "C H2 W2"]:
         """Shorter side to `min_size`, unless the longer would exceed `max_size`; at least one pixel is left."""
-        size_hw = _size_hw(image)
-        scale = max(short_side_scale(size_hw, self.min_size, self.max_size), 1 / min(size_hw))
-        return resize_bilinear(image, scale)
+        return self.scale.resize(image)
 
-    def predict_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Prediction]:
+    def detect_images(self, images: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Detections]:
         """Boxes of each picture in its own pixels, clipped, best first.
 
         Pictures share a forward pass where their padded sizes agree, so no answer depends on the rest of the batch.
         """
-        resized = [self.resize(self.normalize(image)) for image in images]
+        return self.detect_scaled(images, 1.0)
+
+    def detect_scaled(self, images: Sequence[Shaped[Tensor, "C _h _w"]], scale: float) -> list[Detections]:
+        """`detect_images` with `min_size` and `max_size` times `scale`."""
+        wanted = self.scale if scale == 1 else self.scale.times(scale)
+        resized = [wanted.resize(self.normalize(image)) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, image in enumerate(resized):
-            padded = tuple(-(-side // SIZE_DIVISOR) for side in _size_hw(image))
+            padded = tuple(-(-side // SIZE_DIVISOR) for side in size_of(image))
             groups.setdefault((padded[0], padded[1]), []).append(i)
-        found: dict[int, Prediction] = {}
+        found: dict[int, Detections] = {}
         for members in groups.values():
             batch = [resized[i] for i in members]
             for i, (boxes, labels, scores) in zip(members, self._detect(batch), strict=True):
-                size = _size_hw(images[i])
-                original = clip_boxes(scale_boxes(boxes, _size_hw(resized[i]), size), size)
+                size = size_of(images[i])
+                original = clip_boxes(scale_boxes(boxes, size_of(resized[i]), size), size)
                 found[i] = Detections(original, labels, scores, size_hw=size, categories=self.categories)
         return [found[i] for i in range(len(images))]
 
     def _detect(self, images: Sequence[Float[Tensor, "C _h _w"]]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Boxes, labels and scores at network scale of pictures that were resized and normalised."""
-        pixels, sizes_hw = pad_batch(images, SIZE_DIVISOR), [_size_hw(i) for i in images]
-        raw = self(pixels)
-        proposals, _ = self.propose(raw, (pixels.shape[-2], pixels.shape[-1]), sizes_hw)
-        counts = [len(p) for p in proposals]
-        logits, deltas = self.classify_regions(raw.pyramid, proposals)
-        parts = zip(logits.split(counts), deltas.split(counts), proposals, sizes_hw, strict=True)
-        return [self.decode_regions(*part) for part in parts]
+        pixels, sizes_hw = pad_batch(images, SIZE_DIVISOR), [size_of(i) for i in images]
+        with self.parts.of("features", self):
+            pyramid = tuple(self.backbone(pixels))
+        with self.parts.of("proposals", self):
+            raw = self.first_stage(pixels, pyramid)
+            proposals, _ = self.propose(raw, size_of(pixels), sizes_hw)
+        with self.parts.of("heads", self):
+            counts = [len(p) for p in proposals]
+            logits, deltas = self.classify_regions(raw.pyramid, proposals)
+            parts = zip(logits.split(counts), deltas.split(counts), proposals, sizes_hw, strict=True)
+            return [self.decode_regions(*part) for part in parts]
 
     def decode_regions(
         self,
@@ -327,23 +348,30 @@ class FasterRCNN(System):
         regions_xyxy: Float[Tensor, "R 4"],
         size_hw: tuple[int, int],
     ) -> tuple[Float[Tensor, "D 4"], Int64[Tensor, " D"], Float[Tensor, " D"]]:
-        """One picture's regions to its answers at network scale: boxes, labels from 0, scores, best first.
+        """One picture's regions to its answers at network scale: boxes, labels from 0, scores, best first."""
+        rule = self.region_codec, self.suppression, self.max_detections
+        return decode_regions(logits, deltas, regions_xyxy, size_hw, self.regions, *rule)
 
-        A region may answer with several categories, each with its own box; each is suppressed within its category.
+    # -- weights -------------------------------------------------------------------------------------------------------
+
+    def start_state(self, state: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
+        """Of a classifier, its trunk, and the layers that the box head has, by the names that they have here; of the
+        same system trained in four steps, all but the second trunk.
         """
-        settings = self.regions
-        probs = logits.softmax(1)[:, 1:]
-        region, label = (probs > settings.min_score).nonzero(as_tuple=True)
-        scores = probs[region, label]
-        boxes = clip_boxes(self.region_codec.decode(deltas[region, label + 1], regions_xyxy[region]), size_hw)
-        large = large_enough(boxes, settings.min_side)
-        boxes, label, scores = boxes[large], label[large], scores[large]
-        keep = batched_nms(boxes, scores, label, settings.nms_iou)[: settings.max_detections]
-        return boxes[keep], label[keep], scores[keep]
-
-
-def _size_hw(image: Tensor) -> tuple[int, int]:
-    return int(image.shape[-2]), int(image.shape[-1])
+        own = self.state_dict()
+        if any(name.startswith("backbone.") for name in state):
+            shared = {name: value for name, value in state.items() if not name.startswith("rpn_backbone.")}
+            if len(shared) == len(state) or "step" in own:
+                return state, ""
+            shared.pop("step", None)
+            return shared, "starts from the same system trained in four steps"
+        taken, note = start_from_classifier(state, own)
+        places = {f"backbone.body.{name}": value for name, value in state.items()}
+        places |= {f"{HEAD}.{name}": value for name, value in state.items() if name.startswith("layer4.")}
+        found = {name: value for name, value in places.items() if name in own}
+        if not found:
+            return taken, note
+        return {**(taken if note else {}), **found}, note or "starts from a classifier: its convolutions"
 
 
 def _build(

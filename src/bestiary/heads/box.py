@@ -1,7 +1,8 @@
-"""The box head of the two-stage detectors: pooled regions to class logits and per-class box deltas.
+"""The heads of the two-stage detectors: pooled regions to class logits and per-class box deltas.
 
-Girshick: Fast R-CNN, ICCV 2015, with two hidden layers of 1,024 as in Lin et al.: FPN, CVPR 2017, section 4.2.
-State names are torchvision's.
+Girshick: Fast R-CNN, ICCV 2015, with two hidden layers of 4,096 (VGG) or 1,024 (Lin et al.: FPN, CVPR 2017, section
+4.2); or with the last stage of a ResNet (He et al.: Deep Residual Learning, CVPR 2016, appendix A). State names are
+torchvision's where it has them.
 """
 
 from dataclasses import dataclass
@@ -26,14 +27,14 @@ class RegionSettings:
         min_side: smaller answers are dropped, pixels at network scale.
     """
 
-    positive_iou: float = 0.5
+    positive_iou: int | float = 0.5
     per_image: int = 512
-    positive_share: float = 0.25
+    positive_share: int | float = 0.25
     bins: int = 7
-    min_score: float = 0.05
-    nms_iou: float = 0.5
+    min_score: int | float = 0.05
+    nms_iou: int | float = 0.5
     max_detections: int = 100
-    min_side: float = 1e-2
+    min_side: int | float = 1e-2
 
 
 class BoxHead(nn.Module):
@@ -43,16 +44,47 @@ class BoxHead(nn.Module):
         in_channels: of the pyramid.
         bins: side of a pooled region.
         width: units of both layers.
+        dropout: after each, while training; VGG's heads have 0.5.
+
+    Attributes:
+        out_features: numbers a region.
     """
 
-    def __init__(self, in_channels: int, bins: int = 7, width: int = 1024) -> None:
+    def __init__(self, in_channels: int, bins: int = 7, width: int = 1024, dropout: int | float = 0.0) -> None:
         super().__init__()
         self.fc6 = nn.Linear(in_channels * bins * bins, width)
         self.fc7 = nn.Linear(width, width)
+        self.dropout, self.out_features = dropout, width
 
     def forward(self, pooled: Float[Tensor, "R C S S"]) -> Float[Tensor, "R D"]:
         """One vector a region."""
-        return F.relu(self.fc7(F.relu(self.fc6(pooled.flatten(1)))))
+        return self._drop(F.relu(self.fc7(self._drop(F.relu(self.fc6(pooled.flatten(1)))))))
+
+    def _drop(self, hidden: Tensor) -> Tensor:
+        """Draws from the random numbers only where something can be dropped."""
+        return F.dropout(hidden, self.dropout) if self.training and self.dropout > 0 else hidden
+
+
+class StageHead(nn.Module):
+    """The last stage of a ResNet on each region: 14x14 bins of C4 become 7x7, which are averaged.
+
+    Args:
+        layer4: the stage; it strides once.
+        channels: that it gives.
+
+    Attributes:
+        out_features: numbers a region.
+    """
+
+    def __init__(self, layer4: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.layer4, self.out_features = layer4, channels
+
+    def forward(self, pooled: Float[Tensor, "R C S S"]) -> Float[Tensor, "R D"]:
+        """One vector a region."""
+        if not len(pooled):  # convolutions of some precisions take no empty batch
+            return pooled.new_zeros(0, self.out_features)
+        return self.layer4(pooled).mean((2, 3))
 
 
 class BoxPredictor(nn.Module):
@@ -77,7 +109,7 @@ class BoxPredictor(nn.Module):
 class RoIHeads(nn.Module):
     """Head and predictor under the names of the public files."""
 
-    def __init__(self, box_head: BoxHead, box_predictor: BoxPredictor) -> None:
+    def __init__(self, box_head: BoxHead | StageHead, box_predictor: BoxPredictor) -> None:
         super().__init__()
         self.box_head, self.box_predictor = box_head, box_predictor
 

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bestiary.backbones.levels import Level
-from bestiary.backbones.resnet import ResNet
+from bestiary.backbones.levels import Level, Trunk
 from bestiary.errors import UsageError
 
 
@@ -38,12 +37,14 @@ class FPN(nn.Module):
 
     Attributes:
         levels: P2 .. P5 (P6) for C2 .. C5.
+        in_levels: as given.
 
     Raises:
         UsageError: no level.
     """
 
     levels: tuple[Level, ...]
+    in_levels: tuple[Level, ...]
 
     def __init__(self, in_levels: Sequence[Level], out_channels: int = 256, extra: CoarserByPool | None = None) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class FPN(nn.Module):
         self.layer_blocks = nn.ModuleList(
             nn.Sequential(nn.Conv2d(out_channels, out_channels, 3, padding=1)) for _ in in_levels
         )
-        self.extra_blocks = extra
+        self.extra_blocks, self.in_levels = extra, tuple(in_levels)
         pyramid = tuple(Level(f"P{v.name[1:]}", out_channels, v.stride) for v in in_levels)
         self.levels = pyramid if extra is None else (*pyramid, *extra.levels(pyramid))
         for module in self.modules():
@@ -78,16 +79,29 @@ class FPN(nn.Module):
 class PyramidBackbone(nn.Module):
     """A trunk and the pyramid on it: pictures to P2 .. P6.
 
+    Args:
+        body: any trunk.
+        fpn: on all levels of it, or some.
+
     Attributes:
         levels: of the pyramid.
+
+    Raises:
+        UsageError: the pyramid stands on a level that the trunk does not give.
     """
 
     levels: tuple[Level, ...]
 
-    def __init__(self, body: ResNet, fpn: FPN) -> None:
+    def __init__(self, body: Trunk, fpn: FPN) -> None:
         super().__init__()
+        strange = [v.name for v in fpn.in_levels if v not in body.levels]
+        if strange:
+            given = ", ".join(v.name for v in body.levels)
+            raise UsageError(f"got a pyramid on {', '.join(strange)}, wanted levels of {given}", where="fpn")
         self.body, self.fpn, self.levels = body, fpn, fpn.levels
+        self._places = tuple(i for i, v in enumerate(body.levels) if v in fpn.in_levels)
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B C2 _h _w"], ...]:
         """One map per entry of `levels`."""
-        return self.fpn(self.body(pixels))
+        maps = self.body(pixels)
+        return self.fpn([maps[i] for i in self._places])

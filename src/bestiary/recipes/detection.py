@@ -5,6 +5,7 @@ from typing import Any
 
 from bestiary.recipes.colours import ColourFields
 from bestiary.recipes.recipe import Recipe
+from bestiary.recipes.tiles import TileFields
 from bestiary.training.settings import Settings
 from bestiary.transforms.compose import Compose, Transform
 from bestiary.transforms.geometry import RandomHorizontalFlip, RandomVerticalFlip
@@ -12,7 +13,7 @@ from bestiary.transforms.resizing import RandomShortSide
 
 
 @dataclass(frozen=True)
-class DetectionPictures(ColourFields):
+class DetectionPictures(ColourFields, TileFields):
     """What happens to pictures with boxes.
 
     Attributes:
@@ -30,8 +31,9 @@ class DetectionPictures(ColourFields):
     vertical_flip: float = 0.0
 
     def train_transform(self, joint_pairs: tuple[tuple[int, int], ...] = ()) -> Transform:
-        """Resize, mirror image, colours."""
+        """A tile if tiles are wanted, resize, mirror image, colours."""
         steps: list[Transform] = [
+            *self.tile_steps(),
             RandomShortSide(self.train_short_sides or (self.short_side,), self.longest),
             RandomHorizontalFlip(self.flip, joint_pairs=joint_pairs),
             RandomVerticalFlip(self.vertical_flip, joint_pairs=joint_pairs),
@@ -40,8 +42,26 @@ class DetectionPictures(ColourFields):
         return Compose(tuple(steps))
 
     def arguments(self) -> dict[str, Any]:
-        """The size that prediction works at."""
-        return {"min_size": self.short_side, "max_size": self.longest}
+        """The size that prediction works at, and its tiles."""
+        return {"min_size": self.short_side, "max_size": self.longest, **self.tile_arguments()}
+
+
+SMALL_PICTURES = DetectionPictures(short_side=320, longest=533)
+"""For small machines."""
+
+FROM_SCRATCH = Settings(
+    epochs=16,
+    batch=4,
+    lr=0.02,
+    weight_decay=5e-4,
+    schedule="cosine",
+    warmup_steps=50,
+    evaluate_every=4,
+    workers=1,
+    channels_last=True,
+)
+"""From random weights, with batch norm, which wants several pictures a step: one cosine. As many epochs as suit some
+hundreds of pictures and two cores."""
 
 
 def faster_rcnn() -> Recipe:

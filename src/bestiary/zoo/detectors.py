@@ -1,12 +1,49 @@
 """The detectors by name."""
 
 from bestiary.classification import localisation as vgg_localisation
-from bestiary.detection import faster_rcnn
+from bestiary.detection import (
+    dpm,
+    fast_rcnn,
+    faster_rcnn,
+    faster_rcnn_alternating,
+    faster_rcnn_fpn,
+    faster_rcnn_single,
+    hog_svm,
+    r_fcn,
+    rcnn,
+    spp_net,
+    viola_jones,
+)
+from bestiary.detection import sliding_window as windows
 from bestiary.recipes import detection
 from bestiary.recipes.classifiers import localisation
+from bestiary.recipes.detectors import dpm as dpm_recipes
+from bestiary.recipes.detectors import fast_rcnn as fast_rcnn_recipes
+from bestiary.recipes.detectors import faster_rcnn as recipes_2015
+from bestiary.recipes.detectors import r_fcn as r_fcn_recipes
+from bestiary.recipes.detectors import rcnn as rcnn_recipes
+from bestiary.recipes.detectors import sliding_window
+from bestiary.recipes.detectors import windows as window_recipes
 from bestiary.zoo.entry import Entry
 
+DPM = (
+    "Felzenszwalb, Girshick, McAllester, Ramanan: Object Detection with Discriminatively Trained Part-Based Models, "
+    "TPAMI 2010"
+)
+FAST_RCNN = "Girshick: Fast R-CNN, ICCV 2015"
+FASTER_RCNN_2015 = "Ren, He, Girshick, Sun: Faster R-CNN, NIPS 2015"
 FASTER_RCNN = "Ren, He, Girshick, Sun: Faster R-CNN, NIPS 2015; with Lin et al.: Feature Pyramid Networks, CVPR 2017"
+HOG = "Dalal, Triggs: Histograms of Oriented Gradients for Human Detection, CVPR 2005"
+OVERFEAT = "Sermanet et al.: OverFeat: Integrated Recognition, Localization and Detection ..., ICLR 2014"
+RCNN = (
+    "Girshick, Donahue, Darrell, Malik: Rich feature hierarchies for accurate object detection and semantic "
+    "segmentation, CVPR 2014"
+)
+SPP_NET = (
+    "He, Zhang, Ren, Sun: Spatial Pyramid Pooling in Deep Convolutional Networks for Visual Recognition, ECCV 2014"
+)
+R_FCN = "Dai, Li, He, Sun: R-FCN: Object Detection via Region-based Fully Convolutional Networks, NIPS 2016"
+VIOLA_JONES = "Viola, Jones: Robust Real-Time Face Detection, IJCV 2004"
 VGG_LOCALISATION = "Simonyan, Zisserman: Very Deep Convolutional Networks ..., ICLR 2015, appendix A"
 
 DETECTORS: dict[str, Entry] = {
@@ -22,6 +59,54 @@ DETECTORS: dict[str, Entry] = {
     "fasterrcnn_resnet101_fpn": Entry(
         faster_rcnn.fasterrcnn_resnet101_fpn, FASTER_RCNN, detection.faster_rcnn, "frozen batch norm"
     ),
+    "fasterrcnn_fpn": Entry(
+        faster_rcnn_fpn.fasterrcnn_fpn, FASTER_RCNN, detection.faster_rcnn_from_scratch, "on any trunk: --backbone"
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": Entry(
+        faster_rcnn_fpn.fasterrcnn_mobilenet_v3_large_fpn, FASTER_RCNN, detection.faster_rcnn, "torchvision's layout"
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Entry(
+        faster_rcnn_fpn.fasterrcnn_mobilenet_v3_large_320_fpn,
+        FASTER_RCNN,
+        recipes_2015.faster_rcnn_320,
+        "torchvision's layout, small pictures",
+    ),
+    "faster_rcnn_vgg16": Entry(
+        faster_rcnn_single.faster_rcnn_vgg16,
+        FASTER_RCNN_2015,
+        recipes_2015.faster_rcnn_one_map,
+        "the paper's, trained jointly; start from vgg16",
+    ),
+    "faster_rcnn_vgg16_4step": Entry(
+        faster_rcnn_alternating.faster_rcnn_vgg16_4step,
+        FASTER_RCNN_2015,
+        recipes_2015.faster_rcnn_4step,
+        "the paper's, in the paper's four steps; start from vgg16",
+    ),
+    "faster_rcnn_resnet50_c4": Entry(
+        faster_rcnn_single.faster_rcnn_resnet50_c4,
+        FASTER_RCNN_2015,
+        recipes_2015.faster_rcnn_one_map,
+        "one map, conv5 as the box head; start from resnet50",
+    ),
+    "faster_rcnn_resnet101_c4": Entry(
+        faster_rcnn_single.faster_rcnn_resnet101_c4,
+        FASTER_RCNN_2015,
+        recipes_2015.faster_rcnn_one_map,
+        "one map, conv5 as the box head; start from resnet101",
+    ),
+    "faster_rcnn_small": Entry(
+        faster_rcnn_single.faster_rcnn_small,
+        FASTER_RCNN_2015,
+        recipes_2015.faster_rcnn_small,
+        "one map of a half-width VGG-11, from scratch",
+    ),
+    "faster_rcnn_small_4step": Entry(
+        faster_rcnn_alternating.faster_rcnn_small_4step,
+        FASTER_RCNN_2015,
+        recipes_2015.faster_rcnn_small_4step,
+        "the same in four steps",
+    ),
     "vgg16_localisation": Entry(
         vgg_localisation.vgg16_localisation,
         VGG_LOCALISATION,
@@ -34,4 +119,49 @@ DETECTORS: dict[str, Entry] = {
         localisation.vgg_localisation_from_scratch,
         "the largest object of a picture; small, from scratch",
     ),
+    "sliding_window_vgg16": Entry(
+        windows.sliding_window_vgg16, OVERFEAT, sliding_window.sliding_window, "every window judged; start from vgg16"
+    ),
+    "sliding_window_small": Entry(
+        windows.sliding_window_small,
+        OVERFEAT,
+        sliding_window.sliding_window_from_scratch,
+        "every window judged; half-width VGG-11, from scratch",
+    ),
+    "fast_rcnn_vgg16": Entry(
+        fast_rcnn.fast_rcnn_vgg16, FAST_RCNN, fast_rcnn_recipes.fast_rcnn, "the paper's L; start from vgg16"
+    ),
+    "fast_rcnn_alexnet": Entry(
+        fast_rcnn.fast_rcnn_alexnet, FAST_RCNN, fast_rcnn_recipes.fast_rcnn, "the paper's S; start from caffenet"
+    ),
+    "fast_rcnn_small": Entry(
+        fast_rcnn.fast_rcnn_small,
+        FAST_RCNN,
+        fast_rcnn_recipes.fast_rcnn_from_scratch,
+        "half-width VGG-11, from scratch",
+    ),
+    "r_fcn_resnet101": Entry(
+        r_fcn.r_fcn_resnet101, R_FCN, r_fcn_recipes.r_fcn, "conv5 dilated, hard examples; start from resnet101"
+    ),
+    "r_fcn_resnet50": Entry(
+        r_fcn.r_fcn_resnet50, R_FCN, r_fcn_recipes.r_fcn, "conv5 dilated, hard examples; start from resnet50"
+    ),
+    "r_fcn_resnet18": Entry(
+        r_fcn.r_fcn_resnet18, R_FCN, r_fcn_recipes.r_fcn_from_scratch, "trainable batch norm, from scratch"
+    ),
+    "r_fcn_small": Entry(r_fcn.r_fcn_small, R_FCN, r_fcn_recipes.r_fcn_from_scratch, "half-width VGG-11, from scratch"),
+    "rcnn_alexnet": Entry(rcnn.rcnn_alexnet, RCNN, rcnn_recipes.rcnn, "the paper's; start from caffenet"),
+    "rcnn_vgg16": Entry(rcnn.rcnn_vgg16, RCNN, rcnn_recipes.rcnn, "start from vgg16"),
+    "rcnn_small": Entry(
+        rcnn.rcnn_small, RCNN, rcnn_recipes.rcnn_from_scratch, "half of VGG-11 with batch norm, from scratch"
+    ),
+    "spp_net_zf": Entry(spp_net.spp_net_zf, SPP_NET, rcnn_recipes.spp_net, "the paper's; start from zfnet"),
+    "spp_net_small": Entry(
+        spp_net.spp_net_small, SPP_NET, rcnn_recipes.spp_net_small, "start from a trained rcnn_small"
+    ),
+    "hog_svm": Entry(hog_svm.hog_svm, HOG, window_recipes.hog_svm, "a template a category; fitted"),
+    "viola_jones": Entry(
+        viola_jones.viola_jones, VIOLA_JONES, window_recipes.viola_jones, "a boosted cascade a category; fitted"
+    ),
+    "dpm": Entry(dpm.dpm, DPM, dpm_recipes.dpm, "parts in place, a latent SVM; fitted, without gradients"),
 }

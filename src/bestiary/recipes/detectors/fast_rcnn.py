@@ -1,6 +1,6 @@
 """Recipes of Fast R-CNN."""
 
-from bestiary.recipes.detection import DetectionPictures
+from bestiary.recipes.detection import FROM_SCRATCH, SMALL_PICTURES, DetectionPictures
 from bestiary.recipes.recipe import Recipe
 from bestiary.training.settings import Settings
 
@@ -36,16 +36,4 @@ def fast_rcnn_from_scratch() -> Recipe:
 
     The number of epochs suits some hundreds of pictures and two cores.
     """
-    settings = Settings(
-        epochs=16,
-        batch=4,
-        lr=0.02,
-        weight_decay=5e-4,
-        schedule="cosine",
-        warmup_steps=50,
-        evaluate_every=4,
-        workers=1,
-        channels_last=True,
-    )
-    pictures = DetectionPictures(short_side=320, longest=533)
-    return Recipe("detection", settings, pictures, "from scratch on small data: SGD 0.02, cosine")
+    return Recipe("detection", FROM_SCRATCH, SMALL_PICTURES, "from scratch on small data: SGD 0.02, cosine")

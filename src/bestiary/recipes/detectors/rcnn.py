@@ -1,9 +1,10 @@
 """Recipes of R-CNN and SPP-net: fine-tuning, then SVMs, then box regressors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bestiary.recipes.colours import ColourFields
+from bestiary.recipes.detection import FROM_SCRATCH
 from bestiary.recipes.recipe import Recipe, Stage
 from bestiary.recipes.tiles import TileFields
 from bestiary.training.fitting import FitSettings
@@ -67,18 +68,7 @@ def rcnn_from_scratch() -> Recipe:
     The number of epochs suits some hundreds of pictures and two cores; most of the time goes into the features of all
     proposals, which the SVMs see.
     """
-    settings = Settings(
-        epochs=8,
-        batch=4,
-        lr=0.02,
-        weight_decay=5e-4,
-        schedule="cosine",
-        warmup_steps=50,
-        evaluate_every=4,
-        workers=1,
-        channels_last=True,
-    )
-    return _staged(settings, RegionPictures(), "R-CNN's stages, from scratch on small data")
+    return _staged(replace(FROM_SCRATCH, epochs=8), RegionPictures(), "R-CNN's stages, from scratch on small data")
 
 
 def spp_net() -> Recipe:
@@ -107,9 +97,7 @@ def spp_net_small() -> Recipe:
     """The small form on another network's convolutions (`--weights` of a trained `rcnn_small`): fc6 and fc7 from random
     weights, one cosine from 0.01.
     """
-    settings = Settings(
-        epochs=12, batch=4, lr=0.01, weight_decay=5e-4, schedule="cosine", warmup_steps=50, evaluate_every=4, workers=1
-    )
+    settings = replace(FROM_SCRATCH, epochs=12, lr=0.01, channels_last=False)
     return _staged(settings, RegionPictures(), "SPP-net's stages on small data")
 
 
