@@ -246,7 +246,8 @@ def test_an_object_whose_mask_was_empty_all_along_stays() -> None:
 
 
 def test_proposals_move_as_boxes_do_and_keep_their_order() -> None:
-    image, inside, cut, gone = torch.zeros(3, 20, 40, dtype=torch.uint8), [4, 4, 10, 12], [8, 0, 24, 20], [30, 0, 40, 20]
+    image = torch.zeros(3, 20, 40, dtype=torch.uint8)
+    inside, cut, gone = [4, 4, 10, 12], [8, 0, 24, 20], [30, 0, 40, 20]
     proposals = torch.tensor([gone, cut, inside], dtype=torch.float32)
     sample = Sample(image, Target(proposals_xyxy=proposals), "one", (20, 40))
     mirrored = FLIP(sample, rng()).target.proposals_xyxy

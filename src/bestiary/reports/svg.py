@@ -81,9 +81,10 @@ def line_plot(
     powers = range(math.ceil(x_low), math.floor(x_high) + 1)
     marks = [float(p) for p in powers] if x_powers else ticks(x_low, x_high, 6)
     for x in marks:
+        mark = f"{10**x:,.0f}" if x_powers else _number(x)
         px, _ = place(x, y_low)
         parts.append(f'<line class="grid" x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{f"{10**x:,.0f}" if x_powers else _number(x)}</text>')
+        parts.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{mark}</text>')
     if diagonal:
         low, high = max(x_low, y_low), min(x_high, y_high)
         (ax, ay), (bx, by) = place(low, low), place(high, high)
