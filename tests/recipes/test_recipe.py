@@ -54,8 +54,10 @@ def test_arguments_of_the_recipe_are_arguments_of_the_constructor(name: str) -> 
     entry = zoo.ZOO[name]
     sizes = set(entry.recipe().pictures.arguments())
     fitted = isinstance(entry.recipe().settings, FitSettings)
-    assert fitted != bool(sizes), "only a recipe of gradient steps has sizes that the constructor must agree with"
-    assert fitted or sizes & set(entry.takes()), "the recipe's sizes reach no argument of the constructor"
+    assert not (fitted and sizes), "only a recipe of gradient steps has sizes that the constructor must agree with"
+    assert not sizes or sizes & set(entry.takes()), "the recipe's sizes reach no argument of the constructor"
+    told = entry.recipe().with_fields({"tile": 64}).pictures.arguments() if "tile" in entry.recipe().fields() else {}
+    assert set(told) <= set(entry.takes()) | sizes, "a field reaches no argument of the constructor"
 
 
 def recipe() -> Recipe:
