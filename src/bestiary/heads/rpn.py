@@ -272,7 +272,7 @@ def rank(
     """
     boxes, logits, origin = [], [], []
     for i, ((objectness, deltas), of_level) in enumerate(zip(levels, anchors, strict=True)):
-        best, index = objectness.topk(torch.sym_min(keep, objectness.shape[1]), dim=1)
+        best, index = objectness.topk(min(keep, objectness.shape[1]), dim=1)
         chosen = torch.gather(deltas, 1, index[..., None].expand(-1, -1, 4))
         boxes.append(codec.decode(chosen.flatten(0, 1), of_level[index].flatten(0, 1)).view_as(chosen))
         logits.append(best)
