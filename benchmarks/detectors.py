@@ -4,11 +4,12 @@
     python benchmarks/detectors.py --root DATA --only fast_rcnn_small --minutes 42
     python benchmarks/detectors.py --list | --table | --time
 
-DATA holds the folders `bccd` and `pennfudan`. The budget is processor time: 20 minutes are 20 minutes of `--threads`
-cores, whatever else the machine does. Of a model a few steps of each stage are timed first; then as many passes are
-trained by `bestiary train` as fit, the stages in the proportion of their recipe. Stages without gradients take what
-they need: `share` of the budget is left to the others. Proposals are found once, beside the budget, and their time is
-recorded apart. The last weights are measured on the test pictures. `--time` times predictions again, with a cold cache.
+DATA holds the folders `bccd` and `pennfudan`. The budget is processor time: 20 minutes are 20 minutes of two cores, or
+40 of one, whatever else the machine does (beside other work: `taskset -c 0` and `--threads 1`). Of a model a few steps
+of each stage are timed first; then as many passes are trained by `bestiary train` as fit, the stages in the proportion
+of their recipe. Stages without gradients take what they need: `share` of the budget is left to the others. Proposals
+are found once, beside the budget, and their time is recorded apart. The last weights are measured on the test pictures.
+`--time` times predictions again, with a cold cache.
 """
 
 import argparse
@@ -116,18 +117,18 @@ def plan(row: Row, options: argparse.Namespace, folder: Path) -> tuple[list[str]
     proposals, seconds = spent() - begin, []
     for stage in stages:
         lesson.system.begin_stage(stage.name)
-        times = []
-        for steps in CALIBRATION_STEPS:
+        times: list[float] = []
+        for steps in (1, *CALIBRATION_STEPS):  # the first compiles what is not yet
             begin = spent()
             short = replace(stage.settings, steps=steps, epochs=steps, workers=0, tensorboard=False)
             one = replace(lesson, recipe=replace(recipe, stages=(), settings=short))
             one.run(folder / f"calibration-{stage.name}-{steps}", resume=False)
             times.append(spent() - begin)
-        seconds.append((times[1] - times[0]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0]))
+        seconds.append((times[2] - times[1]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0]))
     pictures = len(lesson.training)
     per_epoch = [max(1, pictures // (s.settings.batch * s.settings.accumulate)) for s in stages]
     whole = sum(s.settings.epochs * n * t for s, n, t in zip(stages, per_epoch, seconds, strict=True))
-    factor = row.share * 60 * options.minutes * options.threads / whole
+    factor = row.share * 60 * options.minutes * runs.CORES / whole
     flags = []
     steps = [max(1, int(s.settings.epochs * n * factor)) for s, n in zip(stages, per_epoch, strict=True)]
     for stage, number, n in zip(stages, steps, per_epoch, strict=True):

@@ -16,6 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+CORES = 2
+"""A budget of minutes is of so many cores."""
+
 
 def call(words: list[str], threads: int) -> tuple[dict[str, Any], float, float]:
     """The command's JSON, and its seconds by the clock and of the processors, all its processes together."""
