@@ -6,7 +6,7 @@ Every floating-point entry of a state is drawn from numpy's PCG64, seeded by the
     *running_mean             0.1 normal
     vectors named *bias       0.05 normal
     other vectors             norm_gain + 0.1 normal
-    everything else           normal sqrt(2 / fan_in), fan_in the product of all but the first length
+    everything else           weight_gain normal sqrt(2 / fan_in), fan_in the product of all but the first length
 """
 
 import math
@@ -21,7 +21,7 @@ def source(text: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(zlib.crc32(text.encode())))
 
 
-def values(name: str, shape: tuple[int, ...], salt: str, norm_gain: float) -> np.ndarray:
+def values(name: str, shape: tuple[int, ...], salt: str, norm_gain: float, weight_gain: float = 1.0) -> np.ndarray:
     rng = source(f"{salt}:{name}")
     if name.endswith("running_var"):
         return rng.random(shape) + 0.5
@@ -31,14 +31,14 @@ def values(name: str, shape: tuple[int, ...], salt: str, norm_gain: float) -> np
         return 0.05 * rng.standard_normal(shape)
     if len(shape) <= 1:
         return norm_gain + 0.1 * rng.standard_normal(shape)
-    return 1.0 * rng.standard_normal(shape) * math.sqrt(2 / max(1, math.prod(shape[1:])))
+    return weight_gain * rng.standard_normal(shape) * math.sqrt(2 / max(1, math.prod(shape[1:])))
 
 
 @torch.no_grad()
-def fill(module: nn.Module, salt: str = "reference", norm_gain: float = 1.0) -> nn.Module:
+def fill(module: nn.Module, salt: str = "reference", norm_gain: float = 1.0, weight_gain: float = 1.0) -> nn.Module:
     for name, entry in module.state_dict().items():
         if entry.is_floating_point():
-            drawn = values(name, tuple(entry.shape), salt, norm_gain)
+            drawn = values(name, tuple(entry.shape), salt, norm_gain, weight_gain)
             entry.copy_(torch.from_numpy(np.asarray(drawn, dtype=np.float32)))
     return module
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from bestiary.backbones.levels import Level
 from bestiary.backbones.resnet import VARIANTS, ResNet
 from bestiary.errors import UsageError
-from bestiary.necks.fpn import FPN, CoarserByPool, PyramidBackbone
+from bestiary.necks.fpn import FPN, CoarserByConvolution, CoarserByPool, PyramidBackbone
 from bestiary.ops import assign_levels
 
 IN = (Level("C2", 8, 4), Level("C3", 12, 8), Level("C4", 16, 16))
@@ -53,6 +53,20 @@ def test_it_equals_the_papers_figure_written_out(fpn: FPN) -> None:
 def test_the_extra_level_is_every_second_value(fpn: FPN) -> None:
     *_, p4, p5 = fpn(maps([(20, 20), (10, 10), (5, 5)]))
     assert torch.equal(p5, p4[:, :, ::2, ::2])
+
+
+@pytest.mark.parametrize("from_features", [False, True])
+def test_two_extra_levels_are_convolved_from_the_pyramid_or_from_what_it_stands_on(from_features: bool) -> None:
+    extra = CoarserByConvolution(16 if from_features else 6, 6, from_features)
+    fpn = FPN(IN, 6, extra=extra)
+    assert fpn.levels[-2:] == (Level("P5", 6, 32), Level("P6", 6, 64))
+    features = maps([(20, 24), (10, 12), (5, 6)])
+    *_, p4, p5, p6 = fpn(features)
+    convolve = nn.functional.conv2d
+    seen = features[-1] if from_features else p4
+    torch.testing.assert_close(p5, convolve(seen, extra.p6.weight, extra.p6.bias, stride=2, padding=1))
+    torch.testing.assert_close(p6, convolve(p5.relu(), extra.p7.weight, extra.p7.bias, stride=2, padding=1))
+    assert (tuple(p5.shape[-2:]), tuple(p6.shape[-2:])) == ((3, 3), (2, 2))
 
 
 def test_without_laterals_the_coarsest_map_is_repeated() -> None:

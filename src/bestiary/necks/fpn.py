@@ -14,17 +14,66 @@ from bestiary.backbones.levels import Level, Trunk
 from bestiary.errors import UsageError
 
 
-class CoarserByPool(nn.Module):
+class Coarser(nn.Module):
+    """Base of what appends levels to a pyramid."""
+
+    def levels(self, pyramid: Sequence[Level]) -> tuple[Level, ...]:
+        """The levels it appends to `pyramid`."""
+        raise NotImplementedError
+
+    def forward(
+        self, pyramid: Sequence[Float[Tensor, "B C _h _w"]], features: Sequence[Float[Tensor, "B _c _h2 _w2"]]
+    ) -> tuple[Float[Tensor, "B C _h3 _w3"], ...]:
+        """The appended maps, from the pyramid's and those that the pyramid stands on; each ceil(h / 2) by ceil(w / 2)
+        of the one before.
+        """
+        raise NotImplementedError
+
+
+class CoarserByPool(Coarser):
     """One more level: every second value of the coarsest map (the paper's P6, footnote 2)."""
 
     def levels(self, pyramid: Sequence[Level]) -> tuple[Level, ...]:
         """The level it appends to `pyramid`."""
-        last = pyramid[-1]
-        return (Level(f"P{int(last.name[1:]) + 1}", last.channels, last.stride * 2),)
+        return (_after(pyramid[-1], 1),)
 
-    def forward(self, pyramid: Sequence[Float[Tensor, "B C _h _w"]]) -> tuple[Float[Tensor, "B C _h2 _w2"], ...]:
-        """The appended map; ceil(h / 2) by ceil(w / 2)."""
+    def forward(
+        self, pyramid: Sequence[Float[Tensor, "B C _h _w"]], features: Sequence[Float[Tensor, "B _c _h2 _w2"]]
+    ) -> tuple[Float[Tensor, "B C _h3 _w3"], ...]:
+        """The appended map."""
         return (F.max_pool2d(pyramid[-1], kernel_size=1, stride=2),)
+
+
+class CoarserByConvolution(Coarser):
+    """Two more levels by 3x3 convolutions of stride 2, P6 and, of its ReLU, P7 (Lin et al.: Focal Loss, ICCV 2017,
+    section 4).
+
+    Args:
+        in_channels: of the map that P6 is made of.
+        out_channels: of the pyramid.
+        from_features: P6 is made of C5, the coarsest map that the pyramid stands on, as in the paper; else of P5.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, from_features: bool) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(in_channels, out_channels, 3, 2, 1)
+        self.p7 = nn.Conv2d(out_channels, out_channels, 3, 2, 1)
+        self.from_features = from_features
+
+    def levels(self, pyramid: Sequence[Level]) -> tuple[Level, ...]:
+        """The two levels it appends to `pyramid`."""
+        return (_after(pyramid[-1], 1), _after(pyramid[-1], 2))
+
+    def forward(
+        self, pyramid: Sequence[Float[Tensor, "B C _h _w"]], features: Sequence[Float[Tensor, "B _c _h2 _w2"]]
+    ) -> tuple[Float[Tensor, "B C _h3 _w3"], ...]:
+        """P6 and P7."""
+        p6 = self.p6(features[-1] if self.from_features else pyramid[-1])
+        return p6, self.p7(F.relu(p6))
+
+
+def _after(level: Level, steps: int) -> Level:
+    return Level(f"P{int(level.name[1:]) + steps}", level.channels, level.stride * 2**steps)
 
 
 class FPN(nn.Module):
@@ -46,7 +95,7 @@ class FPN(nn.Module):
     levels: tuple[Level, ...]
     in_levels: tuple[Level, ...]
 
-    def __init__(self, in_levels: Sequence[Level], out_channels: int = 256, extra: CoarserByPool | None = None) -> None:
+    def __init__(self, in_levels: Sequence[Level], out_channels: int = 256, extra: Coarser | None = None) -> None:
         super().__init__()
         if not in_levels:
             raise UsageError("got no level, wanted at least one", where="FPN(in_levels)")
@@ -72,7 +121,7 @@ class FPN(nn.Module):
             inner = lateral + F.interpolate(inner, size=lateral.shape[-2:], mode="nearest")
             pyramid.insert(0, self.layer_blocks[i](inner))
         if self.extra_blocks is not None:
-            pyramid.extend(self.extra_blocks(pyramid))
+            pyramid.extend(self.extra_blocks(pyramid, features))
         return tuple(pyramid)
 
 
