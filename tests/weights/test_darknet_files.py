@@ -11,6 +11,7 @@ from torch import nn
 import bestiary
 from bestiary.backbones.darknet import Convolution, DarknetClassifier
 from bestiary.errors import CheckpointError, UsageError
+from bestiary.layers.local_convolution import LocalConvolution
 from bestiary.verbs.models import load_weights
 from bestiary.weights.darknet import (
     Header,
@@ -162,4 +163,66 @@ def test_a_convolution_has_a_bias_or_a_norm() -> None:
     with pytest.raises(UsageError, match="a bias and a norm"):
         Layer(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
     with pytest.raises(CheckpointError, match="no convolution"):
-        load_darknet(nn.Linear(1, 1), "nothing.weights")
+        load_darknet(nn.ReLU(), "nothing.weights")
+
+
+# -- connected and local layers ----------------------------------------------------------------------------------------
+
+
+def ends() -> nn.Sequential:
+    """A local layer of 2 channels on a 2x3 map, a connected layer with a norm, and one with biases."""
+    local = LocalConvolution(3, 2, 3, (2, 3))
+    return nn.Sequential(local, nn.Flatten(), nn.Linear(12, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 5))
+
+
+LOCAL = 2 * 6 + 6 * 2 * 27
+CONNECTED = 4 + 4 * 12 + 3 * 4
+ENDS = LOCAL + CONNECTED + 5 + 5 * 4
+
+
+def test_local_layers_come_place_by_place_and_connected_ones_before_their_norms(tmp_path: Path) -> None:
+    values = file_of(tmp_path / "net.weights", ENDS)
+    net = ends()
+    read_darknet(tmp_path / "net.weights", layers_of(net))
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    assert np.array_equal(state["0.bias"], values[:12].reshape(2, 2, 3))
+    assert np.array_equal(state["0.weight"], values[12:LOCAL].reshape(6, 2, 27))
+    beta, weight, gamma, mean, var = np.split(values[LOCAL : LOCAL + CONNECTED], np.cumsum([4, 48, 4, 4]))
+    assert np.array_equal(state["3.bias"], beta)
+    assert np.array_equal(state["2.weight"], weight.reshape(4, 12))
+    assert np.array_equal(state["3.weight"], gamma)
+    assert np.array_equal(state["3.running_mean"], mean)
+    assert np.array_equal(state["3.running_var"], var)
+    assert np.array_equal(state["4.weight"], values[-20:].reshape(5, 4))
+
+
+def test_connected_layers_of_high_versions_are_transposed(tmp_path: Path) -> None:
+    values = file_of(tmp_path / "net.weights", ENDS, struct.pack("<iiii", 0, 1001, 0, 5))
+    net = ends()
+    header = read_darknet(tmp_path / "net.weights", layers_of(net))
+    assert header.is_transposed
+    assert np.array_equal(net.get_parameter("4.weight").detach().numpy(), values[-20:].reshape(4, 5).T)
+    assert np.array_equal(net.get_parameter("0.weight").detach().numpy(), values[12:LOCAL].reshape(6, 2, 27))
+
+
+@pytest.mark.parametrize("header", [struct.pack("<iiiQ", 0, 2, 0, 1), struct.pack("<iiii", 1001, 0, 0, 1)])
+def test_connected_and_local_layers_survive_byte_for_byte(header: bytes, tmp_path: Path) -> None:
+    there, again = tmp_path / "there.weights", tmp_path / "again.weights"
+    file_of(there, ENDS, header)
+    net = ends()
+    write_darknet(again, layers_of(net), read_darknet(there, layers_of(net)))
+    assert again.read_bytes() == there.read_bytes()
+
+
+def test_a_file_that_ends_after_a_first_layer_starts_the_network(tmp_path: Path) -> None:
+    values = file_of(tmp_path / "cut.weights", LOCAL)
+    net = ends()
+    before = net.get_parameter("4.weight").detach().clone()
+    report = load_darknet(net, tmp_path / "cut.weights")
+    assert report.loaded == ("0.bias", "0.weight")
+    assert report.summary() == "starts from the first 1 of 3 layers"
+    assert np.array_equal(net.get_parameter("0.bias").detach().numpy().ravel(), values[:12])
+    assert torch.equal(net.get_parameter("4.weight"), before)
+    file_of(tmp_path / "other.weights", LOCAL + 1)
+    with pytest.raises(CheckpointError, match="wanted 425 for 3 layers"):
+        load_darknet(net, tmp_path / "other.weights")

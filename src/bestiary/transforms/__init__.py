@@ -8,6 +8,8 @@
 | `compose` | `Compose`, `Sometimes`, `OneOf` |
 | `resizing` | `Resize`, `ResizeShortSide`, `ResizeLongSide`, `RandomShortSide`, `Letterbox`, `ScaleJitter` |
 | `crops` | `CenterCrop`, `RandomCrop`, `RandomResizedCrop`, `RandomIoUCrop`, `RandomZoomOut`, `Pad` |
+| `centred_crops` | `RandomCentredCrop`, CornerNet's |
+| `darknet` | `RandomFrame`, `HSVJitter` |
 | `tiling` | `RandomTile`, for detectors that look tile by tile |
 | `geometry` | `RandomHorizontalFlip`, `RandomVerticalFlip`, `RandomQuarterTurn`, `RandomAffine` |
 | `warping` | `Elastic` |
@@ -17,9 +19,11 @@
 | `moving` | what happens to each field of a sample, in one table |
 """
 
+from bestiary.transforms.centred_crops import RandomCentredCrop
 from bestiary.transforms.colour import ColourJitter, PCAColour, RandomGrey
 from bestiary.transforms.compose import Compose, OneOf, Sometimes
 from bestiary.transforms.crops import CenterCrop, Pad, RandomCrop, RandomIoUCrop, RandomResizedCrop, RandomZoomOut
+from bestiary.transforms.darknet import HSVJitter, RandomFrame
 from bestiary.transforms.degrading import GaussianBlur, GaussianNoise, RandomErasing
 from bestiary.transforms.geometry import RandomAffine, RandomHorizontalFlip, RandomQuarterTurn, RandomVerticalFlip
 from bestiary.transforms.keep import KEEP, KEEP_ALL, Keep
@@ -44,14 +48,17 @@ __all__ = [
     "Elastic",
     "GaussianBlur",
     "GaussianNoise",
+    "HSVJitter",
     "Keep",
     "Letterbox",
     "OneOf",
     "PCAColour",
     "Pad",
     "RandomAffine",
+    "RandomCentredCrop",
     "RandomCrop",
     "RandomErasing",
+    "RandomFrame",
     "RandomGrey",
     "RandomHorizontalFlip",
     "RandomIoUCrop",

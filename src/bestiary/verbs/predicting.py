@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from bestiary.errors import PictureError, UsageError
 from bestiary.pictures.encode import write_image
 from bestiary.pictures.sources import iterate_batches
+from bestiary.pictures.video import VideoFile, frame_of, frames_a_second
 from bestiary.predictions import Classification, Detections, Prediction, Segmentation
 from bestiary.system import Predictor, stream_predictions
 
@@ -52,13 +54,32 @@ class Timing:
         return f"decode {decode:.1f} ms, network {network:.1f} ms a picture ({first})"
 
 
+class FrameRate:
+    """Frames a second as somebody who watches a video sees them: decoding, network and writing together.
+
+    Args:
+        clock: seconds, rising.
+        window: over how many of the last frames.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, window: int = 30) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque(maxlen=window + 1)
+
+    def tick(self) -> float | None:
+        """Count one frame; the rate over the last ones, None while there is only one."""
+        self._times.append(self._clock())
+        passed = self._times[-1] - self._times[0]
+        return (len(self._times) - 1) / passed if passed > 0 else None
+
+
 @dataclass
 class Outputs:
     """What is written for each prediction, and where.
 
     Attributes:
         folder: made when the first file is written.
-        draw: the picture with what was found.
+        draw: the picture with what was found; the frames of a video become one video.
         coco: all results in one `predictions.coco.json`, streamed to disk.
         yolo: one text file a picture.
         crops: one picture a detection.
@@ -71,6 +92,8 @@ class Outputs:
     yolo: bool = False
     crops: bool = False
     top: int = 5
+    _video: VideoFile | None = None
+    _video_name: str = ""
     _names: dict[str, int] = field(default_factory=dict)
     _results: int = 0
 
@@ -85,7 +108,10 @@ class Outputs:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = self._stem(prediction.name or f"picture_{position}")
-        if self.draw:
+        frame = frame_of(prediction.name)
+        if self.draw and frame is not None:
+            self._append_frame(prediction, frame[0])
+        elif self.draw:
             write_image(self.folder / f"{stem}.jpg", prediction.draw())
         if self.coco:
             self._append_coco(prediction, position)
@@ -97,7 +123,10 @@ class Outputs:
             self._write_crops(prediction, stem)
 
     def close(self) -> None:
-        """Finish the JSON array."""
+        """Finish the video and the JSON array."""
+        if self._video is not None:
+            self._video.close()
+            self._video = None
         if self.coco:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "predictions.coco.json").open("a" if self._results else "w", encoding="utf-8") as file:
@@ -127,6 +156,16 @@ class Outputs:
         stem = re.sub(r"[^\w.#-]+", "_", str(Path(name).with_suffix("")), flags=re.UNICODE).strip("_.") or "picture"
         self._names[stem] = self._names.get(stem, 0) + 1
         return stem if self._names[stem] == 1 else f"{stem}_{self._names[stem]}"
+
+    def _append_frame(self, prediction: Prediction, name: str) -> None:
+        drawn = prediction.draw()
+        size_hw = int(drawn.shape[-2]), int(drawn.shape[-1])
+        if self._video is None or self._video_name != name or self._video.size_hw != size_hw:
+            if self._video is not None:
+                self._video.close()
+            path = self.folder / f"{self._stem(name)}.mp4"
+            self._video, self._video_name = VideoFile(path, size_hw, frames_a_second(name)), name
+        self._video.write(drawn)
 
     def _append_coco(self, prediction: Prediction, position: int) -> None:
         if isinstance(prediction, Classification):
@@ -160,20 +199,22 @@ def predict_source(
     """Predict on every picture of `source`, write what `outputs` asks for, and yield each prediction.
 
     Detections below `threshold` are dropped. A picture that cannot be decoded is named and skipped. `timing` is told
-    of every batch.
+    of every batch. Videos and lists are finished however the stream ends, a camera's by interrupting it.
     """
     if not 0 <= threshold <= 1:
         raise UsageError(f"got threshold {threshold}, wanted 0..1", where="--threshold")
     if outputs.top < 1:
         raise UsageError(f"got {outputs.top}, wanted at least 1", where="--top")
     position = 0
-    for found in _timed_batches(predictor, source, batch, say, timing or Timing()):
-        for prediction in found:
-            kept = prediction.above(threshold) if isinstance(prediction, Detections) else prediction
-            outputs.write(kept, position)
-            position += 1
-            yield kept
-    outputs.close()
+    try:
+        for found in _timed_batches(predictor, source, batch, say, timing or Timing()):
+            for prediction in found:
+                kept = prediction.above(threshold) if isinstance(prediction, Detections) else prediction
+                outputs.write(kept, position)
+                position += 1
+                yield kept
+    finally:
+        outputs.close()
 
 
 def _timed_batches(

@@ -1,9 +1,16 @@
 """Darknet's `.weights` files (Redmon: Darknet: Open Source Neural Networks in C), read and written byte for byte.
 
 A header of three int32 (major, minor, revision) and the number of pictures seen in training, which is 8 bytes long from
-version 0.2 on and 4 before. Then, for each convolution in the order of the network, float32, little-endian: biases;
-with batch norm its scales, running means and running variances (the biases are then the norm's shift); weights
-`[out, in, kernel, kernel]`. There are no names and no shapes: the network says how many numbers belong to what.
+version 0.2 on and 4 before. Then, for each layer in the order of the network, float32, little-endian:
+
+| layer | numbers |
+|---|---|
+| convolution | biases; with batch norm its scales, running means and running variances; weights `[out, in, k, k]` |
+| connected | biases; weights `[out, in]`, in files of versions above 1,000 `[in, out]`; with batch norm the three |
+| local | biases `[out, h, w]`; weights `[h w, out, in k k]` |
+
+With batch norm the biases are the norm's shift. There are no names and no shapes: the network says how many numbers
+belong to what.
 """
 
 import os
@@ -17,10 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from bestiary.errors import CheckpointError, UsageError
+from bestiary.layers.local_convolution import LocalConvolution
 from bestiary.weights.load import LoadReport, Mismatch
 
 BIG_VERSION = 1000
-"""Version numbers above this mark another layout of fully connected layers; their count of pictures is 4 bytes."""
+"""Version numbers above this mark files whose connected layers are transposed; their count of pictures is 4 bytes."""
+
+Part = nn.Conv2d | nn.Linear | LocalConvolution
+Norm = nn.BatchNorm2d | nn.BatchNorm1d
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,11 @@ class Header:
         small = self.major < BIG_VERSION and self.minor < BIG_VERSION
         return "<iiiQ" if small and self.major * 10 + self.minor >= 2 else "<iiii"
 
+    @property
+    def is_transposed(self) -> bool:
+        """Whether weights of connected layers lie inputs first."""
+        return self.major > BIG_VERSION or self.minor > BIG_VERSION
+
     @classmethod
     def read(cls, data: bytes, where: str) -> tuple["Header", int]:
         """The header at the beginning of `data`, and how many bytes it has."""
@@ -62,20 +78,20 @@ class Header:
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution of a Darknet network.
+    """One layer of a Darknet network that has numbers.
 
     Attributes:
-        conv: without bias where a norm follows.
+        conv: a convolution, a connected or a local layer; without bias where a norm follows.
         norm: the batch norm after it, or None.
     """
 
-    conv: nn.Conv2d
-    norm: nn.BatchNorm2d | None = None
+    conv: Part
+    norm: Norm | None = None
 
     def __post_init__(self) -> None:
         if (self.conv.bias is None) != (self.norm is not None):
             got = "no bias and no norm" if self.norm is None else "a bias and a norm"
-            raise UsageError(f"got a convolution with {got}, wanted one of the two", where="darknet.Layer")
+            raise UsageError(f"got a layer with {got}, wanted one of the two", where="darknet.Layer")
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -87,25 +103,38 @@ class Layer:
         means, variances = norm.running_mean, norm.running_var
         if means is None or variances is None:
             raise UsageError("got a norm without running statistics", where="darknet.Layer")
+        if isinstance(self.conv, nn.Linear):
+            return norm.bias, self.conv.weight, norm.weight, means, variances
         return norm.bias, norm.weight, means, variances, self.conv.weight
+
+    def as_filed(self, tensor: Tensor, header: Header) -> Tensor:
+        """A view of one of `tensors` whose numbers lie in the order of the file."""
+        is_transposed = header.is_transposed and isinstance(self.conv, nn.Linear) and tensor is self.conv.weight
+        return tensor.t() if is_transposed else tensor
 
     @property
     def size(self) -> int:
         """How many numbers."""
         return sum(tensor.numel() for tensor in self.tensors)
 
+    @property
+    def outputs(self) -> int:
+        """Channels that come out, or numbers of a connected layer."""
+        return self.conv.out_features if isinstance(self.conv, nn.Linear) else self.conv.out_channels
+
 
 def layers_of(network: nn.Module) -> list[Layer]:
-    """Every convolution of a network in the order in which it names them, with the batch norm that follows it.
+    """Every convolution, connected and local layer of a network in the order in which it names them, with the batch
+    norm that follows it.
 
     This is the file's order for networks whose parts are declared in the order in which they run.
     """
-    parts = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    parts = [m for m in network.modules() if isinstance(m, Part | Norm)]
     followers = [*parts, None][1:]
     return [
-        Layer(part, after if isinstance(after, nn.BatchNorm2d) else None)
+        Layer(part, after if isinstance(after, Norm) else None)
         for part, after in zip(parts, followers, strict=True)
-        if isinstance(part, nn.Conv2d)
+        if isinstance(part, Part)
     ]
 
 
@@ -122,12 +151,13 @@ def read_darknet(path: str | Path, layers: Sequence[Layer], *, partial: bool = F
     """
     header, numbers = _numbers(Path(path))
     wanted = sum(layer.size for layer in layers)
-    _fill(numbers[:wanted] if partial else numbers, layers, str(path))
+    _fill(numbers[:wanted] if partial else numbers, layers, header, str(path))
     return header
 
 
 def load_darknet(model: nn.Module, path: str | Path) -> LoadReport:
-    """Load a file into a whole network, whose head stays fresh if the file's has another number of outputs.
+    """Load a file into a whole network. Its head stays fresh if the file's has another number of outputs; of a file
+    that ends after one of the first layers (`extraction.conv.weights`) all later ones stay as they are.
 
     Raises:
         CheckpointError: as `read_darknet`.
@@ -135,21 +165,33 @@ def load_darknet(model: nn.Module, path: str | Path) -> LoadReport:
     layers = layers_of(model)
     if not layers:
         raise CheckpointError("the model has no convolution", where=str(path), mend="Is it Darknet's?")
-    _, numbers = _numbers(Path(path))
-    there, last = outputs_in_file(len(numbers), layers), layers[-1]
-    if there is None:
-        _fill(numbers, layers, str(path))
-    else:
-        _fill(numbers[: sum(layer.size for layer in layers[:-1])], layers[:-1], str(path))
+    header, numbers = _numbers(Path(path))
     own = {id(tensor): name for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     names = {layer: [own[id(tensor)] for tensor in layer.tensors] for layer in layers}
+    first = layers_in_file(len(numbers), layers)
+    if first is not None:
+        _fill(numbers, layers[:first], header, str(path))
+        note = f"starts from the first {first} of {len(layers)} layers" if first < len(layers) else ""
+        return LoadReport(loaded=tuple(name for layer in layers[:first] for name in names[layer]), note=note)
+    there, last = outputs_in_file(len(numbers), layers), layers[-1]
     if there is None:
-        return LoadReport(loaded=tuple(name for layer in layers for name in names[layer]))
+        raise _unfit(len(numbers), layers, str(path))
+    _fill(numbers[: sum(layer.size for layer in layers[:-1])], layers[:-1], header, str(path))
     heads = [(name, tuple(tensor.shape)) for name, tensor in zip(names[last], last.tensors, strict=True)]
     return LoadReport(
         loaded=tuple(name for layer in layers[:-1] for name in names[layer]),
         new_head=tuple(Mismatch(name, (there, *shape[1:]), shape) for name, shape in heads),
     )
+
+
+def layers_in_file(count: int, layers: Sequence[Layer]) -> int | None:
+    """How many of the layers, from the first, a file of `count` numbers holds; None if it ends within one."""
+    total = 0
+    for place, layer in enumerate(layers, 1):
+        total += layer.size
+        if total == count:
+            return place
+    return None
 
 
 def outputs_in_file(count: int, layers: Sequence[Layer]) -> int | None:
@@ -158,9 +200,9 @@ def outputs_in_file(count: int, layers: Sequence[Layer]) -> int | None:
     """
     last = layers[-1]
     before = sum(layer.size for layer in layers[:-1])
-    each = last.size // last.conv.out_channels
+    each = last.size // last.outputs
     outputs, rest = divmod(count - before, each)
-    return outputs if outputs >= 1 and rest == 0 and outputs != last.conv.out_channels else None
+    return outputs if outputs >= 1 and rest == 0 and outputs != last.outputs else None
 
 
 def write_darknet(path: str | Path, layers: Sequence[Layer], header: Header = Header()) -> None:
@@ -172,7 +214,8 @@ def write_darknet(path: str | Path, layers: Sequence[Layer], header: Header = He
             file.write(header.write())
             for layer in layers:
                 for tensor in layer.tensors:
-                    file.write(tensor.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+                    filed = layer.as_filed(tensor, header).detach().cpu().float().contiguous()
+                    file.write(filed.numpy().astype("<f4").tobytes())
         os.replace(partial, path)
     except OSError as error:
         raise CheckpointError(f"cannot be written: {error}", where=str(path)) from error
@@ -180,21 +223,27 @@ def write_darknet(path: str | Path, layers: Sequence[Layer], header: Header = He
         partial.unlink(missing_ok=True)
 
 
-def _fill(numbers: np.ndarray, layers: Sequence[Layer], where: str) -> None:
-    wanted = sum(layer.size for layer in layers)
-    if len(numbers) != wanted:
-        kind = "truncated" if len(numbers) < wanted else "of a larger network"
-        raise CheckpointError(
-            f"got {len(numbers):,} numbers, wanted {wanted:,} for {len(layers)} convolutions",
-            where=where,
-            mend=f"It is {kind}, or the file of another network.",
-        )
+def _fill(numbers: np.ndarray, layers: Sequence[Layer], header: Header, where: str) -> None:
+    if len(numbers) != sum(layer.size for layer in layers):
+        raise _unfit(len(numbers), layers, where)
     place = 0
     with torch.no_grad():
-        for tensor in (tensor for layer in layers for tensor in layer.tensors):
-            part = numbers[place : place + tensor.numel()]
-            tensor.copy_(torch.from_numpy(part).view(tensor.shape))
-            place += tensor.numel()
+        for layer in layers:
+            for tensor in layer.tensors:
+                part = torch.from_numpy(numbers[place : place + tensor.numel()])
+                filed = layer.as_filed(tensor, header)
+                filed.copy_(part.view(filed.shape))
+                place += tensor.numel()
+
+
+def _unfit(count: int, layers: Sequence[Layer], where: str) -> CheckpointError:
+    wanted = sum(layer.size for layer in layers)
+    kind = "truncated" if count < wanted else "of a larger network"
+    return CheckpointError(
+        f"got {count:,} numbers, wanted {wanted:,} for {len(layers)} layers",
+        where=where,
+        mend=f"It is {kind}, or the file of another network.",
+    )
 
 
 def _numbers(path: Path) -> tuple[Header, np.ndarray]:

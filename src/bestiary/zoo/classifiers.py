@@ -3,6 +3,7 @@
 from bestiary.backbones import (
     alexnet,
     darknet,
+    extraction,
     googlenet,
     mobilenet_v1,
     mobilenet_v2,
@@ -28,6 +29,7 @@ from bestiary.classification import (
 from bestiary.recipes import classification
 from bestiary.recipes.classifiers import compact, early
 from bestiary.recipes.classifiers import darknet as darknet_recipes
+from bestiary.recipes.classifiers import extraction as extraction_recipes
 from bestiary.recipes.classifiers import vgg as vgg_recipes
 from bestiary.recipes.fitted import fitted_classifier
 from bestiary.zoo.entry import Entry
@@ -36,6 +38,7 @@ ALEXNET = "Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Conv
 ZFNET = "Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014"
 GOOGLENET = "Szegedy et al.: Going Deeper with Convolutions, CVPR 2015"
 VGG = "Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015"
+YOLO_V1 = "Redmon, Divvala, Girshick, Farhadi: You Only Look Once: Unified, Real-Time Object Detection, CVPR 2016"
 DARKNET = "Redmon, Farhadi: YOLO9000: Better, Faster, Stronger, CVPR 2017"
 RESNET = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016"
 RESNEXT = "Xie, Girshick, Dollar, Tu, He: Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017"
@@ -155,6 +158,12 @@ CLASSIFIERS: dict[str, Entry] = {
     "darknet19_448": Entry(darknet.darknet19_448, DARKNET, darknet_recipes.darknet_448, "at 448 pixels"),
     "darknet19_cifar": Entry(
         darknet.darknet19_cifar, DARKNET, darknet_recipes.darknet_small_pictures, "3/4 as wide, four pools, for 32x32"
+    ),
+    "yolo_v1_classifier": Entry(
+        extraction.yolo_v1_classifier,
+        YOLO_V1,
+        extraction_recipes.extraction,
+        "the first twenty convolutions of YOLO, which starts from it",
     ),
     "squeezenet1_0": Entry(squeezenet.squeezenet1_0, SQUEEZENET, compact.squeezenet),
     "squeezenet1_1": Entry(squeezenet.squeezenet1_1, SQUEEZENET, compact.squeezenet, "2.4 times less work than 1.0"),
