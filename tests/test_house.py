@@ -37,6 +37,9 @@ LINEAGE: set[tuple[str, str]] = {
     ("detection.faster_rcnn_fpn", "detection.faster_rcnn"),
     ("detection.faster_rcnn_single", "detection.faster_rcnn"),
     ("detection.r_fcn", "detection.faster_rcnn_single"),
+    ("detection.yolo9000", "detection.yolo_v2"),
+    ("detection.yolo_v2_ladder", "detection.yolo_v1"),
+    ("detection.yolo_v2_ladder", "detection.yolo_v2"),
 }
 """(system file, system file it may import) where the paper builds on the other."""
 OPEN_KEYWORDS = {("verbs", "training", "train")}

@@ -149,6 +149,7 @@ __all__ = [
     "ps_roi_pool",
     "receptive_field",
     "remove_small_boxes",
+    "reorg",
     "resize_convolution",
     "roi_align",
     "roi_pool",
