@@ -20,7 +20,7 @@ def test_every_entry_is_whole() -> None:
         said = json.loads(json.dumps(entry.to_dict()))
         assert said["training_data"] == entry.data.name
         assert said["terms"]
-    assert len({entry.name for entry in FILES}) == len({entry.file for entry in FILES}) == len(FILES) == 40
+    assert len({entry.name for entry in FILES}) == len({entry.file for entry in FILES}) == len(FILES) == 43
 
 
 def test_entries_as_published() -> None:

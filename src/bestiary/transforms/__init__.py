@@ -10,6 +10,7 @@
 | `crops` | `CenterCrop`, `RandomCrop`, `RandomResizedCrop`, `RandomIoUCrop`, `RandomZoomOut`, `Pad` |
 | `centred_crops` | `RandomCentredCrop`, CornerNet's |
 | `darknet` | `RandomFrame`, `HSVJitter` |
+| `photometric` | `PhotometricDistortion`, SSD's |
 | `tiling` | `RandomTile`, for detectors that look tile by tile |
 | `geometry` | `RandomHorizontalFlip`, `RandomVerticalFlip`, `RandomQuarterTurn`, `RandomAffine` |
 | `warping` | `Elastic` |
@@ -27,6 +28,7 @@ from bestiary.transforms.darknet import HSVJitter, RandomFrame
 from bestiary.transforms.degrading import GaussianBlur, GaussianNoise, RandomErasing
 from bestiary.transforms.geometry import RandomAffine, RandomHorizontalFlip, RandomQuarterTurn, RandomVerticalFlip
 from bestiary.transforms.keep import KEEP, KEEP_ALL, Keep
+from bestiary.transforms.photometric import PhotometricDistortion
 from bestiary.transforms.resizing import (
     Letterbox,
     RandomShortSide,
@@ -54,6 +56,7 @@ __all__ = [
     "OneOf",
     "PCAColour",
     "Pad",
+    "PhotometricDistortion",
     "RandomAffine",
     "RandomCentredCrop",
     "RandomCrop",

@@ -12,6 +12,8 @@ RENAMES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^(.*fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"^(.*rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
     (re.compile(r"^(.*roi_heads\.mask_head)\.mask_fcn(\d+)\.(weight|bias)$"), r"\1.{below}.0.\3"),
+    # RetinaNet's convolutions stood among their ReLUs, at every second number
+    (re.compile(r"^(.*(?:classification|regression)_head\.conv)\.([0246])\.(weight|bias)$"), r"\1.{half}.0.\3"),
 )
 """torchvision's detectors, from the layout of their first files to that of their code since 0.13."""
 
@@ -22,7 +24,8 @@ def rename_detector_v1(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     `rpn.head.conv.weight` becomes `rpn.head.conv.0.0.weight`, `backbone.fpn.inner_blocks.0.weight` becomes
     `backbone.fpn.inner_blocks.0.0.weight` (layer_blocks likewise), `roi_heads.mask_head.mask_fcn1.weight` becomes
-    `roi_heads.mask_head.0.0.weight`.
+    `roi_heads.mask_head.0.0.weight`, `head.regression_head.conv.2.weight` becomes
+    `head.regression_head.conv.1.0.weight`.
     """
     return {_renamed(name): tensor for name, tensor in state.items()}
 
@@ -59,6 +62,6 @@ def _renamed(name: str) -> str:
     for pattern, template in RENAMES:
         match = pattern.match(name)
         if match:
-            below = int(match.group(2)) - 1 if "{below}" in template else 0
-            return match.expand(template.replace("{below}", str(below)))
+            number = int(match.group(2)) if "{" in template else 0
+            return match.expand(template.replace("{below}", str(number - 1)).replace("{half}", str(number // 2)))
     return name

@@ -200,6 +200,31 @@ FILES: tuple[Published, ...] = (
         categories="coco-91",
         norm_eps=0.0,
     ),
+    Published(
+        "retinanet_resnet50_fpn",
+        "coco_v1",
+        "retinanet_resnet50_fpn_coco-eeacb38b.pth",
+        COCO,
+        MappingProxyType({"box_ap": 36.4}),
+        categories="coco-91",
+        norm_eps=0.0,
+    ),
+    Published(
+        "retinanet_resnet50_fpn_v2",
+        "coco_v1",
+        "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth",
+        COCO,
+        MappingProxyType({"box_ap": 41.5}),
+        categories="coco-91",
+    ),
+    Published(
+        "ssd300_vgg16",
+        "coco_v1",
+        "ssd300_vgg16_coco-b556d3b4.pth",
+        COCO,
+        MappingProxyType({"box_ap": 25.1}),
+        categories="coco-91",
+    ),
 )
 """Every file, those of one model oldest first."""
 
