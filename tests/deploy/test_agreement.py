@@ -97,6 +97,21 @@ def test_on_a_flat_picture_scores_and_numbers_count_not_places() -> None:
     assert compare_boxes(boxes(), boxes(), TOLERANCES, 0.05, 100, tied=True).compared == 0
 
 
+def test_on_a_flat_picture_each_score_must_be_the_others_too_however_often() -> None:
+    often, seldom = [
+        boxes(*((10.0 * i, 0, s) for i, s in enumerate(scores))) for scores in ([0.9, 0.9, 0.7], [0.9, 0.7, 0.7])
+    ]
+    assert compare_boxes(often, seldom, TOLERANCES, 0.05, 100, tied=True).passed
+    other = boxes((0, 0, 0.9), (10, 0, 0.8), (20, 0, 0.7))
+    for pair in ((often, other), (other, often)):
+        answer = compare_boxes(*pair, TOLERANCES, 0.05, 100, tied=True)
+        assert not answer.passed
+        assert "0.1" in answer.why
+    cut_off = boxes((0, 0, 0.9), (10, 0, 0.9))
+    assert compare_boxes(cut_off, often[:2], TOLERANCES, 0.05, 2, tied=True).passed
+    assert compare_boxes(cut_off, boxes((0, 0, 0.9), (10, 0, 0.7)), TOLERANCES, 0.05, 2, tied=True).passed
+
+
 def test_label_maps_may_differ_in_a_pixel_of_a_thousand() -> None:
     plane = torch.zeros(40, 50, dtype=torch.uint8)
     other = plane.clone()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bestiary.cli.output import emit, result, say, table
+from bestiary.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
@@ -69,15 +70,31 @@ def export(
         str, typer.Option(help="Runtimes the parity check runs in, with commas.")
     ] = "onnxruntime,openvino",
     picture: Annotated[Path | None, typer.Option(help="A picture of yours to check parity on too.")] = None,
+    nms: Annotated[
+        str, typer.Option(help="A detector's suppression: inside the graph, or outside (one-stage detectors).")
+    ] = "inside",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also in eight bits, and what that and bfloat16 cost on --data.")
+    ] = False,
+    data: Annotated[str, typer.Option(help="For --int8: your data, or world.")] = "",
+    calibrate: Annotated[str, typer.Option(help="For --int8: the split whose pictures give the ranges.")] = "train",
+    split: Annotated[str, typer.Option(help="For --int8: the split that is measured on.")] = "val",
     json: Json = False,
 ) -> None:
     """Export a trained model to ONNX and check that the graph gives what the model gives; the result is written beside
     it."""
     from bestiary.verbs.exporting import export as run
+    from bestiary.verbs.quantizing import quantize
 
-    report = run(checkpoint, to, runtimes=tuple(r for r in runtimes.split(",") if r), picture=picture)
-    if json:
-        emit(report.to_dict())
-    else:
+    if int8 and not data:
+        raise UsageError("got --int8 without --data", where="export", mend="Name your data: --data PATH")
+    report = run(checkpoint, to, runtimes=tuple(r for r in runtimes.split(",") if r), picture=picture, nms=nms)  # type: ignore[arg-type]
+    if not json:
         result(report.table())
         say(f"graph: {report.path}\nparity: {report.parity_path}")
+    smaller = quantize(report.path, data, calibrate, split, say=say) if int8 else None
+    if json:
+        emit({**report.to_dict(), **({"int8": smaller.to_dict()} if smaller else {})})
+    elif smaller is not None:
+        result(smaller.table())
+        say(f"int8 graph: {smaller.path}\naccuracy: {smaller.accuracy_path}")

@@ -206,20 +206,23 @@ def predict(
     """Predict on pictures or a video, one by one in constant memory; --json prints one JSON line a picture."""
     words = [model, source, *context.args]
     (path, pictures), looks = look_words(words, ("MODEL", "SOURCE"), PREDICT_LOOKS, PREDICT_FLAGS, "bestiary predict")
+    from bestiary.pictures.video import frame_of
     from bestiary.recipes.recipe import convert
     from bestiary.verbs.models import look
-    from bestiary.verbs.predicting import Outputs, Timing, predict_source
+    from bestiary.verbs.predicting import FrameRate, Outputs, Timing, predict_source
 
     top = convert(looks.pop("top", "5"), int, "top")
     outputs = Outputs(folder=out or Path("runs/predict"), draw=draw, coco=coco, yolo=yolo, crops=crops, top=top)
-    count, timing = 0, Timing()
+    count, timing, rate = 0, Timing(), FrameRate()
     predictor = look(_opened(Path(path), runtime), looks)
     for prediction in predict_source(predictor, pictures, outputs, threshold, batch, say, timing):
         count += 1
         if json:
             emit(outputs.document(prediction))
         else:
-            result(f"{prediction.name}: {outputs.summary(prediction)}")
+            now = rate.tick() if frame_of(prediction.name) else None
+            speed = "" if now is None else f" ({now:.1f} frames a second)"
+            result(f"{prediction.name}: {outputs.summary(prediction)}{speed}")
     if not json:
         say(f"{count} pictures" + (f", written to {outputs.folder}" if outputs.writes else ""))
         say(timing.summary())

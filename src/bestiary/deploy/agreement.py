@@ -84,12 +84,12 @@ def compare_boxes(
         tolerances: what a partner may differ by, and how many may be without.
         cut: least score of an answer.
         most: most answers a picture.
-        tied: many boxes have equal scores, so that which of them stay is rounding's choice: then only the sorted
-            scores and the number of boxes are compared.
+        tied: many boxes have equal scores, so that which of them stay is rounding's choice: then only which
+            scores there are and the number of boxes are compared.
     """
     counts = (len(wanted), len(got))
     if tied:
-        return _compare_tied(wanted, got, tolerances)
+        return _compare_tied(wanted, got, tolerances, cut, most)
     pairs = _partners(wanted, got, tolerances)
     left_wanted = torch.ones(counts[0], dtype=torch.bool)
     left_got = torch.ones(counts[1], dtype=torch.bool)
@@ -130,13 +130,27 @@ def _cut_of(side: Detections, cut: float, most: int) -> float:
     return max(cut, float(side.scores.min())) if len(side) >= most else cut
 
 
-def _compare_tied(wanted: Detections, got: Detections, tolerances: Tolerances) -> Agreement:
-    counts, shorter = (len(wanted), len(got)), min(len(wanted), len(got))
+def _compare_tied(wanted: Detections, got: Detections, tolerances: Tolerances, cut: float, most: int) -> Agreement:
+    """Each score of one side is a score of the other, how often does not count: which of equal boxes stay decides how
+    many of their neighbours do.
+    """
+    counts = (len(wanted), len(got))
     allowed = int(tolerances.tied_count_share * max(counts))
-    scores = compare_values(wanted.scores[:shorter], got.scores[:shorter], tolerances.prob, relative=False)
-    passed = scores.passed and counts[0] - counts[1] in range(-allowed, allowed + 1)
-    why = "" if passed else scores.why or f"{counts[1]} boxes, wanted {counts[0]} give or take {allowed}"
-    return Agreement(passed, 0.0, 0.0, scores.max_abs, counts, 0, shorter, why)
+    apart = max(_farthest(one, other, cut, most, tolerances.prob) for one, other in ((wanted, got), (got, wanted)))
+    passed = apart <= tolerances.prob and counts[0] - counts[1] in range(-allowed, allowed + 1)
+    wrong = f"a score that the other side has not, by {apart:.3g}" if apart > tolerances.prob else ""
+    why = "" if passed else wrong or f"{counts[1]} boxes, wanted {counts[0]} give or take {allowed}"
+    return Agreement(passed, 0.0, 0.0, apart if min(counts) else None, counts, 0, min(counts), why)
+
+
+def _farthest(one: Detections, other: Detections, cut: float, most: int, near: float) -> float:
+    """The largest distance of a score from the other side's nearest, but for those at the other side's cut."""
+    scores = one.scores[one.scores > _cut_of(other, cut, most) + near]
+    if not len(scores):
+        return 0.0
+    if not len(other):
+        return float("inf")
+    return float((scores[:, None] - other.scores).abs().amin(1).max())
 
 
 def compare_predictions(

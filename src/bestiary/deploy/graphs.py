@@ -9,7 +9,7 @@ The modules run in torch, too, and there give exactly what the system's `predict
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,11 +17,15 @@ from torch import Tensor, nn
 
 from bestiary.errors import ExportError
 from bestiary.heads.classification import Classifier
+from bestiary.heads.detection import Detector
 from bestiary.heads.segmentation import PixelSystem
 from bestiary.heads.views import CENTRE
 from bestiary.layers.channels import match_channels
 from bestiary.segmentation.unet import UNet, UNetPadded
 from bestiary.system import FittedSystem, System
+
+Placement = Literal["inside", "outside"]
+"""Where a detector's suppression is: a part of the graph, or left to the runner."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,14 @@ class Graph(nn.Module):
         sizes_hw: two sizes of input that suit the network: what it is traced with and checked at. Two equal ones for a
             network that takes no other.
         notes: what the user must know that the graph does not do as the model does.
+        decoding: what is left for the runner to do with the outputs, plain JSON; None for nothing.
     """
 
     outputs: tuple[Port, ...]
     preparation: Mapping[str, Any]
     sizes_hw: tuple[tuple[int, int], tuple[int, int]]
     notes: tuple[str, ...] = ()
+    decoding: Mapping[str, Any] | None = None
 
     def __init__(self, system: System) -> None:
         super().__init__()
@@ -150,30 +156,48 @@ class TileGraph(Graph):
         return self.network(self.normalize(match_channels(images, self.in_channels)))
 
 
-def graph_of(system: System) -> Graph:
+def graph_of(system: System, nms: Placement = "inside") -> Graph:
     """The module that is exported for a system.
 
-    Raises:
-        ExportError: there is none for this kind of system.
-    """
-    from bestiary.deploy.region_graph import RegionGraph
-    from bestiary.detection.faster_rcnn import FasterRCNN
+    Args:
+        system: any.
+        nms: whether the suppression of a one-stage detector is part of the graph, or left to the runner.
 
+    Raises:
+        ExportError: there is none for this kind of system, or its suppression cannot be left out.
+    """
+    graph = _detector_graph(system, nms) if isinstance(system, Detector) else None
+    if graph is not None:
+        return graph
+    if nms != "inside":
+        mend = "Leave --nms out"
+        raise ExportError("only one-stage detectors can leave the suppression outside", where="nms", mend=mend)
     if isinstance(system, Classifier):
         return ClassifierGraph(system)
     if isinstance(system, UNet):
         return TileGraph(system)
     if isinstance(system, UNetPadded):
         return PixelGraph(system)
-    if isinstance(system, FasterRCNN):
-        return RegionGraph(system)
     if isinstance(system, FittedSystem):
         mend = "Use the checkpoint: bestiary.load, or `bestiary predict`"
         raise ExportError(
             f"{system.model_name or 'it'} is no network: there is no graph of it", where="export", mend=mend
         )
-    kinds = "classifiers, Faster R-CNN, U-Net and its padded forms"
+    kinds = "classifiers, Faster R-CNN, R-FCN, the one-stage detectors, U-Net and its padded forms"
     raise ExportError(f"got a {type(system).__name__}, wanted one of: {kinds}", where="export")
+
+
+def _detector_graph(system: Detector, nms: Placement) -> Graph | None:
+    from bestiary.deploy.one_stage_graphs import dense_graph_of
+    from bestiary.deploy.region_graph import PositionGraph, RegionGraph
+    from bestiary.detection.faster_rcnn import FasterRCNN
+    from bestiary.detection.r_fcn import RFCN
+
+    if nms == "inside" and isinstance(system, FasterRCNN):
+        return RegionGraph(system)
+    if nms == "inside" and isinstance(system, RFCN):
+        return PositionGraph(system)
+    return dense_graph_of(system, nms)
 
 
 def _mirrored(images: Tensor) -> Tensor:

@@ -12,22 +12,26 @@ from typing import Any
 import torch
 
 import bestiary
-from bestiary.deploy.graphs import Graph, graph_of
+from bestiary.deploy.graphs import Graph, Placement, graph_of
 from bestiary.deploy.onnx_operators import OPSET, translations
 from bestiary.deploy.sidecar import Sidecar, file_digest
 from bestiary.errors import BestiaryError, ExportError, MissingExtraError
 from bestiary.system import System
 
 
-def exported_module(system: System) -> Graph:
+def exported_module(system: System, nms: Placement = "inside") -> Graph:
     """The module that is exported: a copy of the system on the CPU, in float32 and evaluation mode.
+
+    Args:
+        system: any.
+        nms: as in `graph_of`.
 
     Raises:
         ExportError: there is no graph for this kind of system.
     """
     was = system.model_name, system.arguments
     try:
-        graph = graph_of(copy.deepcopy(system).cpu().float()).eval()
+        graph = graph_of(copy.deepcopy(system).cpu().float(), nms).eval()
     except RuntimeError as error:
         raise ExportError(f"the model cannot be copied: {error}", where="export") from error
     graph.system.model_name, graph.system.arguments = was
@@ -99,6 +103,7 @@ def describe_graph(graph: Graph, path: Path) -> Sidecar:
         inputs=(dataclasses.asdict(graph.images),),
         outputs=tuple(dataclasses.asdict(port) for port in graph.outputs),
         preparation=dict(graph.preparation),
+        decoding=None if graph.decoding is None else dict(graph.decoding),
         normalisation={
             "inside": True,
             "mean": [float(v) for v in normalize.mean.flatten()] if normalize is not None else [],

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from bestiary.data.world import World
 from bestiary.deploy.agreement import Agreement, Tolerances, compare_boxes, compare_predictions, compare_values, join
+from bestiary.deploy.box_graph import BoxGraph
 from bestiary.deploy.graphs import Graph
-from bestiary.deploy.region_graph import RegionGraph
 from bestiary.deploy.runtimes import GraphPredictor
 from bestiary.deploy.sessions import open_session
 from bestiary.deploy.sidecar import Sidecar
@@ -32,6 +32,8 @@ ABOVE_ALL = 2.0
 """A least score that no box reaches."""
 ALL = 0.0
 """One that every box reaches."""
+RANKED = 300
+"""Unsuppressed boxes of a picture that look for partners; of the others only the scores are compared."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def _cases(graph: Graph, picture: Shaped[Tensor, "C H W"] | None) -> Iterable[Ca
     yield Case("a picture" if picture is None else "the picture given", [real], whole=True)
     yield Case("pictures of two sizes", [real, noise(1, (97, 141))[0], flipped], whole=True)
     yield Case("a flat picture", [torch.full((channels, *size_hw), 0.5)], whole=True, tied=True)
-    if isinstance(graph, RegionGraph):
+    if isinstance(graph, BoxGraph) and graph.decoding is None:
         yield Case("nothing found", noise(1, first), whole=False, min_score=ABOVE_ALL)
         yield Case("nothing found", noise(3, second), whole=False, min_score=ABOVE_ALL)
         yield Case("every box", noise(2, first), whole=False, min_score=ALL)
@@ -217,8 +219,8 @@ def _real(picture: Shaped[Tensor, "C H W"] | None, channels: int) -> Float[Tenso
 
 def _run(graph: Graph, opened: GraphPredictor, case: Case, tolerances: Tolerances) -> CaseResult:
     cut, most = 0.0, 0
-    if isinstance(graph, RegionGraph):
-        usual, most = float(graph.min_score), graph.network.max_detections
+    if isinstance(graph, BoxGraph):
+        usual, most = float(graph.min_score), graph.max_detections
         cut = usual if case.min_score is None else case.min_score
         graph.min_score.fill_(cut)
         try:
@@ -244,12 +246,32 @@ def _compare(
     answer = graph(stack)
     wanted = answer if isinstance(answer, tuple) else (answer,)
     got = opened.run(stack)
-    if isinstance(graph, RegionGraph):
+    if isinstance(graph, BoxGraph) and graph.decoding is None:
         count = len(pictures)
         pairs = zip(_by_picture(wanted, count), _by_picture(got, count), strict=True)
         return join([compare_boxes(w, g, tolerances, cut, most, case.tied) for w, g in pairs])
+    if isinstance(graph, BoxGraph):
+        return join([_compare_ranked(w, g, tolerances) for w, g in zip(_rows(wanted), _rows(got), strict=True)])
     relative = graph.outputs[0].name == "logits"
     return compare_values(wanted[0], got[0], tolerances.logit_share if relative else tolerances.prob, relative)
+
+
+def _compare_ranked(wanted: Detections, got: Detections, tolerances: Tolerances) -> Agreement:
+    """Unsuppressed boxes of one picture: the scores in order, and the best ones' partners, whatever the order of
+    equal ones.
+    """
+    if len(wanted) != len(got):
+        return Agreement(False, why=f"{len(got)} boxes, wanted {len(wanted)}")
+    scores = compare_values(wanted.scores, got.scores, tolerances.prob, relative=False)
+    best = compare_boxes(wanted[:RANKED], got[:RANKED], tolerances, 0.0, RANKED)
+    return best if scores.passed else dataclasses.replace(scores, boxes=best.boxes)
+
+
+def _rows(outputs: Sequence[Tensor]) -> list[Detections]:
+    """Each picture's ranked boxes; those that the graph dropped, which have no score, left out."""
+    boxes, scores, labels = outputs
+    there = [row >= 0 for row in scores]
+    return [Detections(b[t], n[t], s[t]) for b, n, s, t in zip(boxes, labels, scores, there, strict=True)]
 
 
 def _by_picture(outputs: Sequence[Tensor], count: int) -> list[Detections]:

@@ -4,13 +4,13 @@ Around the session stands what the graph's sidecar calls the preparation: pictur
 pictures' own pixels, by the functions that the systems use.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,11 +18,14 @@ from bestiary.deploy.sessions import Session, open_session
 from bestiary.deploy.sidecar import Sidecar, read_sidecar, sidecar_path
 from bestiary.errors import CheckpointError, PictureError
 from bestiary.geometry.boxes import clip_boxes, scale_boxes
+from bestiary.heads.fixed_scale import FixedScale
+from bestiary.heads.network_scale import NetworkScale
 from bestiary.heads.segmentation import of_equal_size
+from bestiary.heads.square import Square
 from bestiary.layers.channels import match_channels
 from bestiary.layers.overlap_tile import ValidGeometry, mirror_window, plan_tiles
-from bestiary.layers.preprocess import resize_bilinear, short_side_scale
 from bestiary.layers.scaling import as_float, centre_crop, resize_short_side
+from bestiary.ops import batched_nms
 from bestiary.pictures.sources import Source
 from bestiary.predictions import Classification, Detections, Prediction, Segmentation
 from bestiary.system import stream_predictions
@@ -108,16 +111,44 @@ def _classify(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[P
 
 def _detect(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
     how, size_hw = graph.sidecar.preparation, _size_hw(images)
-    scale = max(short_side_scale(size_hw, how["min_size"], how["max_size"]), 1 / min(size_hw))
-    scaled = torch.stack([resize_bilinear(image, scale) for image in images])
-    boxes, scores, labels, pictures = graph.run(scaled)
-    original = clip_boxes(scale_boxes(boxes, _size_hw(scaled), size_hw), size_hw)
-    found: list[Prediction] = []
+    scaled = torch.stack([_placed(image, how) for image in images])
+    outputs, found = graph.run(scaled), list[Prediction]()
     for i in range(len(images)):
-        rows = pictures == i
-        answer = original[rows], labels[rows], scores[rows]
-        found.append(Detections(*answer, size_hw=size_hw, categories=graph.categories))
+        boxes, scores, labels = _of_picture(outputs, i, graph.sidecar.decoding)
+        if how.get("letterbox"):
+            original = Square(how["side"], letterbox=True).to_picture(boxes, size_hw)
+        else:
+            original = clip_boxes(scale_boxes(boxes, _size_hw(scaled), size_hw), size_hw)
+        found.append(Detections(original, labels, scores, size_hw=size_hw, categories=graph.categories))
     return found
+
+
+def _placed(image: Float[Tensor, "C H W"], how: Mapping[str, Any]) -> Float[Tensor, "C H2 W2"]:
+    """One picture as the network sees it, by the preparation of a detector's graph."""
+    if how["kind"] == "own_size":
+        return image
+    if how["kind"] == "resize_between":
+        return NetworkScale(how["min_size"], how["max_size"]).resize(image)
+    return (
+        Square(how["side"], how["letterbox"]).place(image)
+        if how["antialias"]
+        else FixedScale(how["side"]).resize(image)
+    )
+
+
+def _of_picture(
+    outputs: Sequence[Shaped[Tensor, "..."]], picture: int, decoding: Mapping[str, Any] | None
+) -> tuple[Float[Tensor, "N 4"], Float[Tensor, " N"], Int64[Tensor, " N"]]:
+    """Boxes at network scale, scores and labels; suppressed here where the graph leaves that to the runner."""
+    if decoding is None:
+        boxes, scores, labels, pictures = outputs
+        rows = pictures == picture
+        return boxes[rows], scores[rows], labels[rows]
+    boxes, scores, labels = (output[picture] for output in outputs)
+    likely = scores > decoding["min_score"]
+    boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
+    keep = batched_nms(boxes, scores, labels, decoding["nms_iou"])[: decoding["max_detections"]]
+    return boxes[keep], scores[keep], labels[keep]
 
 
 def _segment(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
@@ -156,6 +187,8 @@ def _size_hw(images: Tensor) -> tuple[int, int]:
 PREDICT: dict[str, Callable[[GraphPredictor, Any], list[Prediction]]] = {
     "resize_and_crop": _classify,
     "resize_between": _detect,
+    "square": _detect,
+    "own_size": _detect,
     "whole": _segment,
     "overlap_tile": _segment,
 }

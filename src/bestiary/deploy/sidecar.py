@@ -35,6 +35,7 @@ class Sidecar:
         bestiary: version that exported it.
         sha256: of the graph's file.
         parity: verdict of the check beside it.
+        decoding: what a runner has to do with the outputs; None for nothing.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Sidecar:
     bestiary: str
     sha256: str
     parity: Mapping[str, Any] | None = None
+    decoding: Mapping[str, Any] | None = None
 
     def write(self, path: Path) -> Path:
         """Write it as JSON, atomically."""

@@ -82,7 +82,8 @@ class StageHead(nn.Module):
 
     def forward(self, pooled: Float[Tensor, "R C S S"]) -> Float[Tensor, "R D"]:
         """One vector a region."""
-        if not len(pooled):  # convolutions of some precisions take no empty batch
+        # Convolutions of some precisions take no empty batch. Not by len(), which would fix the number in a graph.
+        if pooled.shape[0] == 0:
             return pooled.new_zeros(0, self.out_features)
         return self.layer4(pooled).mean((2, 3))
 

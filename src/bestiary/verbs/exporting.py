@@ -5,11 +5,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jaxtyping import Shaped
 from torch import Tensor
 
+from bestiary.deploy.graphs import Placement
 from bestiary.deploy.onnx_graph import exported_module, write_graph
 from bestiary.deploy.parity import Parity, check_parity
 from bestiary.deploy.sessions import RUNTIMES, require_runtimes
@@ -62,6 +63,7 @@ def export(
     to: str | Path | None = None,
     runtimes: Sequence[str] = RUNTIMES,
     picture: str | Path | Shaped[Tensor, "C H W"] | None = None,
+    nms: Placement = "inside",
 ) -> ExportReport:
     """Write `NAME.onnx`, `NAME.json` (the sidecar) and `NAME.parity.json` (the check).
 
@@ -73,6 +75,8 @@ def export(
         to: the graph's file (`.onnx`), or a folder; beside the checkpoint if not given.
         runtimes: where the graph must say what the model says.
         picture: a real picture for the check; without it one of the built-in world.
+        nms: inside: the suppression of a detector is part of the graph; outside: left to the runner, of one-stage
+            detectors alone. The sidecar says how it is done.
 
     Raises:
         ExportError: the model cannot be exported, or the graph does not equal it.
@@ -81,12 +85,14 @@ def export(
         UsageError: no such runtime; a target that is no `.onnx`; a model in memory without `to`.
     """
     require_runtimes(runtimes)
+    if nms not in get_args(Placement):
+        raise UsageError(f"got {nms!r}, wanted inside or outside", where="nms")
     path = _target(checkpoint, to)
     system = checkpoint if isinstance(checkpoint, System) else load(checkpoint)
     if not isinstance(system, System):
         raise UsageError("got a graph, wanted a checkpoint: it is exported already", where=str(checkpoint))
     image = read_image(Path(picture)) if isinstance(picture, str | Path) else picture
-    graph = exported_module(system)
+    graph = exported_module(system, nms)
     # The runtimes know the format by the name's end.
     trial = path.with_name(f".{path.stem}.{os.getpid()}.onnx")
     try:
