@@ -53,7 +53,8 @@ def test_every_field_survives_being_written_as_text(name: str) -> None:
 def test_arguments_of_the_recipe_are_arguments_of_the_constructor(name: str) -> None:
     entry = zoo.ZOO[name]
     sizes = set(entry.recipe().pictures.arguments())
-    fitted = isinstance(entry.recipe().settings, FitSettings)
+    settings = [stage.settings for stage in entry.recipe().stages] or [entry.recipe().settings]
+    fitted = all(isinstance(one, FitSettings) for one in settings)
     assert not (fitted and sizes), "only a recipe of gradient steps has sizes that the constructor must agree with"
     assert not sizes or sizes & set(entry.takes()), "the recipe's sizes reach no argument of the constructor"
     told = entry.recipe().with_fields({"tile": 64}).pictures.arguments() if "tile" in entry.recipe().fields() else {}

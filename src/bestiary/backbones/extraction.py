@@ -91,7 +91,8 @@ def extraction(rows: Sequence[Row] = FIRST_20, *, norm: bool = False, in_channel
         else:
             layers.append(nn.MaxPool2d(kernel, step, ceil_mode=True))
         stride *= step
-    trunk = Chain(nn.Sequential(*layers), {len(layers) - 1: Level("last", channels, stride)}, in_channels)
+    last = Level(f"C{stride.bit_length() - 1}", channels, stride)
+    trunk = Chain(nn.Sequential(*layers), {len(layers) - 1: last}, in_channels)
     initialise(trunk)
     return trunk
 
@@ -124,6 +125,7 @@ class ExtractionClassifier(Classifier):
         )
         self.features = trunk.features
         self.classifier = nn.Linear(trunk.levels[-1].channels, len(self.categories))
+        self.layer_names = {trunk.levels[-1].name: f"features.{len(self.features) - 1}"}
 
     def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Logits."""

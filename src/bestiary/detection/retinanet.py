@@ -296,8 +296,8 @@ def retinanet_resnet50_fpn(
     min_size: int = 800,
     max_size: int = 1333,
     class_loss: ClassLoss = "focal",
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
+    focal_alpha: float | None = 0.25,
+    focal_gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
     trainable_layers: int = 5,
     norm_eps: float = 1e-5,
@@ -310,14 +310,14 @@ def retinanet_resnet50_fpn(
         max_size: ... unless the longer would exceed this.
         class_loss: focal, of all anchors; cross_entropy, of all, plain; ohem, of the 128 hardest of a picture after
             suppression at IoU 0.5; ohem_1_3, of the positives and three times as many negatives after it.
-        alpha: of focal: weight of the positives, 1 - alpha of the negatives; none for 1 of both.
-        gamma: of focal.
+        focal_alpha: weight of the positives, 1 - alpha of the negatives; none for 1 of both.
+        focal_gamma: how fast easy examples lose their weight.
         class_weights: K factors on the classification loss of each category's anchors; none for 1.
         trainable_layers: how many of stem and four stages learn, from the last; 3 is usual with ImageNet's weights.
         norm_eps: of the frozen norms. The published COCO file was trained with 0.
     """
     trunk = _frozen("resnet50", trainable_layers, norm_eps)
-    learning = class_loss, alpha, gamma, class_weights
+    learning = class_loss, focal_alpha, focal_gamma, class_weights
     return _build(trunk, categories, (min_size, max_size), TORCHVISION, learning)
 
 
@@ -327,8 +327,8 @@ def retinanet_resnet50_fpn_v2(
     min_size: int = 800,
     max_size: int = 1333,
     class_loss: ClassLoss = "focal",
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
+    focal_alpha: float | None = 0.25,
+    focal_gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
     trainable_layers: int = 5,
 ) -> RetinaNet:
@@ -337,7 +337,7 @@ def retinanet_resnet50_fpn_v2(
     """
     trunk = ResNet(VARIANTS["resnet50"])
     freeze_stem(trunk, trainable_layers)
-    learning = class_loss, alpha, gamma, class_weights
+    learning = class_loss, focal_alpha, focal_gamma, class_weights
     return _build(trunk, categories, (min_size, max_size), TORCHVISION_V2, learning)
 
 
@@ -347,8 +347,8 @@ def retinanet_resnet50_paper(
     min_size: int = 800,
     max_size: int = 1333,
     class_loss: ClassLoss = "focal",
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
+    focal_alpha: float | None = 0.25,
+    focal_gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
     trainable_layers: int = 5,
     norm_eps: float = 1e-5,
@@ -358,7 +358,7 @@ def retinanet_resnet50_paper(
     Detectron reports 35.7 AP on COCO (1x). Arguments as `retinanet_resnet50_fpn`, whose first, unused output it lacks.
     """
     trunk = _frozen("resnet50", trainable_layers, norm_eps)
-    return _build(trunk, categories, (min_size, max_size), LIN, (class_loss, alpha, gamma, class_weights))
+    return _build(trunk, categories, (min_size, max_size), LIN, (class_loss, focal_alpha, focal_gamma, class_weights))
 
 
 def retinanet_resnet101_paper(
@@ -367,15 +367,15 @@ def retinanet_resnet101_paper(
     min_size: int = 800,
     max_size: int = 1333,
     class_loss: ClassLoss = "focal",
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
+    focal_alpha: float | None = 0.25,
+    focal_gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
     trainable_layers: int = 5,
     norm_eps: float = 1e-5,
 ) -> RetinaNet:
     """The same on ResNet-101; Detectron reports 37.7 AP on COCO (1x). Arguments as `retinanet_resnet50_fpn`."""
     trunk = _frozen("resnet101", trainable_layers, norm_eps)
-    return _build(trunk, categories, (min_size, max_size), LIN, (class_loss, alpha, gamma, class_weights))
+    return _build(trunk, categories, (min_size, max_size), LIN, (class_loss, focal_alpha, focal_gamma, class_weights))
 
 
 def retinanet_resnet18_fpn(
@@ -384,8 +384,8 @@ def retinanet_resnet18_fpn(
     min_size: int = 320,
     max_size: int = 533,
     class_loss: ClassLoss = "focal",
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
+    focal_alpha: float | None = 0.25,
+    focal_gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
     trainable_layers: int = 5,
 ) -> RetinaNet:
@@ -394,7 +394,7 @@ def retinanet_resnet18_fpn(
     """
     trunk = ResNet(VARIANTS["resnet18"])
     freeze_stem(trunk, trainable_layers)
-    return _build(trunk, categories, (min_size, max_size), SMALL, (class_loss, alpha, gamma, class_weights))
+    return _build(trunk, categories, (min_size, max_size), SMALL, (class_loss, focal_alpha, focal_gamma, class_weights))
 
 
 def retinanet_fpn(
@@ -404,8 +404,8 @@ def retinanet_fpn(
     min_size: int = 320,
     max_size: int = 533,
     class_loss: ClassLoss = "focal",
-    alpha: float | None = 0.25,
-    gamma: float = 2.0,
+    focal_alpha: float | None = 0.25,
+    focal_gamma: float = 2.0,
     class_weights: Sequence[float] | None = None,
 ) -> RetinaNet:
     """As `retinanet_resnet18_fpn`, on C3 to C5 of the trunk that you name. Arguments as `retinanet_resnet50_fpn`.
@@ -417,5 +417,5 @@ def retinanet_fpn(
     Raises:
         UsageError: no such trunk.
     """
-    learning = class_loss, alpha, gamma, class_weights
+    learning = class_loss, focal_alpha, focal_gamma, class_weights
     return _build(build_trunk(backbone), categories, (min_size, max_size), SMALL, learning)

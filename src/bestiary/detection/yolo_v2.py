@@ -395,8 +395,9 @@ def tiny_yolo_v2(
     pull_pictures: int = 12_800,
     class_weights: Sequence[float] | None = None,
 ) -> YOLOv2:
-    """Darknet's `tiny-yolo-voc.cfg`: nine convolutions, no passthrough, 15,861,773 parameters for VOC. Arguments as
-    `yolo_v2`.
+    """Darknet's `tiny-yolo-voc.cfg`: nine convolutions, no passthrough, 15,861,773 parameters for VOC.
+
+    Arguments as `yolo_v2`.
     """
     names = VOC_20 if categories is None else categories
     network = assemble(TinyDarknet(), names, priors, convolutions=1, passthrough=0)

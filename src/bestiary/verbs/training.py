@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from bestiary import zoo
 from bestiary.array_cache import ArrayCache, cache_folder
 from bestiary.errors import DataError, UsageError
@@ -14,10 +16,15 @@ from bestiary.recipes.recipe import Recipe
 from bestiary.training import loop
 from bestiary.training.engine import rank_and_world
 from bestiary.training.fitting import FitSettings
+from bestiary.training.seeding import generators_kept, seed_generators
 from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split, splits_of
 from bestiary.verbs.evaluating import evaluate
 from bestiary.verbs.models import load, load_weights
 from bestiary.verbs.staging import Lesson
+
+CPU = torch.device("cpu")
+FRESH = 67280421310721
+"""What torch seeds its generator with in a new process: seed 0 draws the parameters that a model made there has."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +148,16 @@ def lesson_of(
     format: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Lesson:
-    """A fresh model of the zoo, the pictures that it learns from, and how; arguments and errors as of `train`."""
+    """A fresh model of the zoo, its parameters drawn by the recipe's seed, the pictures that it learns from, and how;
+    arguments and errors as of `train`.
+    """
     training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
     if not training.categories:
         mend = "`bestiary check` shows what was read"
         raise DataError("the data names no class to learn", where=str(data), mend=mend)
-    system = zoo.build(model, tuple(training.categories), _arguments(zoo.find(model), recipe))
+    with generators_kept(CPU):
+        seed_generators(FRESH + recipe.settings.seed, CPU)
+        system = zoo.build(model, tuple(training.categories), _arguments(zoo.find(model), recipe))
     return Lesson(system, recipe, training, held_out, say)
 
 

@@ -26,4 +26,4 @@ def test_training_from_scratch_is_one_cosine_on_small_pictures() -> None:
 
 @pytest.mark.parametrize("name", [n for n in zoo.list_models("detection") if n.startswith("retinanet")])
 def test_the_losses_are_flags(name: str) -> None:
-    assert {"class_loss", "alpha", "gamma", "class_weights", "min_size"} <= set(zoo.find(name).takes())
+    assert {"class_loss", "focal_alpha", "focal_gamma", "class_weights", "min_size"} <= set(zoo.find(name).takes())
