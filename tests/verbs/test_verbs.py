@@ -14,7 +14,7 @@ from bestiary.errors import CheckpointError, DataError, UsageError
 from bestiary.pictures.encode import write_image
 from bestiary.verbs.models import identity_of, load_weights, save
 from bestiary.verbs.predicting import Outputs, Timing, predict_source
-from bestiary.verbs.training import Splits
+from bestiary.verbs.training import Splits, lesson_of
 
 
 def make_folder(root: Path, per_class: int = 12) -> Path:
@@ -40,6 +40,18 @@ FAST = {"epochs": 2, "batch": 8, "lr": 0.02, "warmup_steps": 0, "tensorboard": F
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bestiary.verbs.training.TrainedRun:
     return bestiary.train("resnet18_cifar", folder, out=tmp_path_factory.mktemp("runs") / "one", **FAST)
+
+
+def test_the_seed_draws_the_fresh_parameters_whatever_was_drawn_before(folder) -> None:
+    def weights(seed: int, before: int) -> torch.Tensor:
+        torch.manual_seed(before)
+        recipe = zoo.recipe_of("resnet18_cifar").with_fields({"seed": seed})
+        made = lesson_of("resnet18_cifar", folder, recipe, Splits())
+        assert torch.initial_seed() == before, "the caller's generator is as it was"
+        return made.system.conv1.weight
+
+    assert torch.equal(weights(0, 1), weights(0, 2))
+    assert not torch.equal(weights(0, 1), weights(1, 1))
 
 
 def test_a_folder_of_pictures_becomes_a_measured_model(run, folder) -> None:

@@ -31,7 +31,6 @@ from bestiary.backbones.vgg_table import DEPTHS
 from bestiary.errors import UsageError
 from bestiary.geometry.boxes import clip_boxes, scale_boxes
 from bestiary.heads.box import BoxHead, BoxPredictor, RegionSettings, RoIHeads
-from bestiary.heads.chosen_proposer import chosen_proposer
 from bestiary.heads.detection import Detector
 from bestiary.heads.network_scale import NetworkScale, size_of
 from bestiary.heads.part_times import PartTimes
@@ -52,6 +51,7 @@ from bestiary.ops import roi_pool
 from bestiary.ops.roi_pool import rounded_edges
 from bestiary.ops.rois import Boxes
 from bestiary.predictions import Detections
+from bestiary.proposals.chosen import chosen_proposer
 from bestiary.proposals.proposer import Proposer
 from bestiary.records import Losses, Target
 from bestiary.system import Images

@@ -26,13 +26,13 @@ from bestiary.backbones.vgg import VGG, vgg11_bn_half
 from bestiary.backbones.vgg_table import DEPTHS
 from bestiary.errors import UsageError
 from bestiary.heads.box import BoxHead
-from bestiary.heads.chosen_proposer import chosen_proposer
 from bestiary.heads.published import VOC_20
 from bestiary.heads.region_stages import PAPER_RULES, RegionRules, StagedRegions
 from bestiary.heads.region_start import start_from_classifier
 from bestiary.heads.warped_regions import warp_regions
 from bestiary.layers.channels import match_channels
 from bestiary.layers.preprocess import BYTE_STD, Normalize
+from bestiary.proposals.chosen import chosen_proposer
 from bestiary.proposals.proposer import Proposer
 
 

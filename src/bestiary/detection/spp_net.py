@@ -30,7 +30,6 @@ from bestiary.backbones.zfnet import convolutions
 from bestiary.errors import UsageError
 from bestiary.geometry.boxes import box_area, scale_boxes
 from bestiary.heads.box import BoxHead
-from bestiary.heads.chosen_proposer import chosen_proposer
 from bestiary.heads.kept_features import StateHash, kept
 from bestiary.heads.published import VOC_20
 from bestiary.heads.region_stages import RegionRules, StagedRegions
@@ -39,6 +38,7 @@ from bestiary.layers.channels import match_channels
 from bestiary.layers.preprocess import BYTE_STD, Normalize
 from bestiary.ops.pyramid_pooling import spatial_pyramid_pool_regions
 from bestiary.ops.receptive_fields import receptive_field
+from bestiary.proposals.chosen import chosen_proposer
 from bestiary.proposals.proposer import Proposer
 
 PAPER_SCALES = (480, 576, 688, 864, 1200)

@@ -21,7 +21,6 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.nn import functional as F
 
 from bestiary.assign.cells import CellTruth, assign_cells, joined_cells
 from bestiary.backbones.chain import Chain
@@ -34,11 +33,12 @@ from bestiary.heads.detection import Detector
 from bestiary.heads.network_scale import size_of
 from bestiary.heads.part_times import PartTimes
 from bestiary.heads.published import VOC_20
-from bestiary.heads.region_learning import scale_target, weights_with_background
+from bestiary.heads.region_learning import weights_with_background
 from bestiary.heads.region_start import start_from_classifier
+from bestiary.heads.square import Square
 from bestiary.heads.truth import Truth, truths_of
 from bestiary.layers.preprocess import Normalize
-from bestiary.layers.scaling import as_float, stack_equal
+from bestiary.layers.scaling import stack_equal
 from bestiary.losses.yolo_v1 import CellLosses, Cells, yolo_v1_losses
 from bestiary.predictions import Detections
 from bestiary.records import Losses, Target
@@ -136,9 +136,7 @@ class YOLOv1(Detector):
         self, images: Sequence[Shaped[Tensor, "C _h _w"]], targets: Sequence[Target]
     ) -> tuple[Sequence[Float[Tensor, "C _h2 _w2"]], Sequence[Target]]:
         """Pictures and boxes stretched to the network's square; of the truth only what `loss` reads."""
-        size_hw = (self.size, self.size)
-        scaled = [scale_target(t, size_of(image), size_hw) for image, t in zip(images, targets, strict=True)]
-        return [self._stretched(image) for image in images], scaled
+        return Square(self.size).bring(images, targets)
 
     def _of_own_size(self, images: Images) -> Shaped[Tensor, "B C H W"]:
         pixels = stack_equal(images)
@@ -147,12 +145,6 @@ class YOLOv1(Detector):
             got = f"got pictures of {size_of(pixels)}, wanted {self.size} x {self.size}"
             raise RecordError(got, where="images", mend=mend)
         return pixels
-
-    def _stretched(self, image: Shaped[Tensor, "C H W"]) -> Float[Tensor, "C S S"]:
-        size_hw = (self.size, self.size)
-        if size_of(image) == size_hw:
-            return as_float(image)
-        return F.interpolate(as_float(image)[None], size=size_hw, mode="bilinear", antialias=True)[0]
 
     # -- prediction ----------------------------------------------------------------------------------------------------
 
@@ -188,7 +180,7 @@ class YOLOv1(Detector):
         """Boxes of each picture in its own pixels, clipped, best first; all pictures in one pass."""
         square = (self.size, self.size)
         with self.parts.of("network", self):
-            raw = self(self.normalize(torch.stack([self._stretched(image) for image in images])))
+            raw = self(self.normalize(torch.stack([Square(self.size).place(image) for image in images])))
         with self.parts.of("decoding", self):
             boxes, scores = self.candidates(raw, square)
             sizes = [size_of(image) for image in images]

@@ -3,7 +3,7 @@
 import pytest
 
 from bestiary.errors import UsageError
-from bestiary.heads.chosen_proposer import chosen_proposer
+from bestiary.proposals.chosen import chosen_proposer
 
 
 def test_options_are_read_as_the_constructor_wants_them() -> None:
