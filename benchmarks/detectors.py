@@ -39,7 +39,9 @@ class Row:
         model: name in the zoo.
         flags: of `bestiary train`.
         share: of the budget that stages with gradients have; the rest is for the others.
-        start: model whose run on these data gives the weights to start from.
+        start: folder among the kept runs that gives the weights to start from.
+        name: of the row, where it is not the model's.
+        minutes: its share of the budget, as a factor.
     """
 
     data: str
@@ -47,10 +49,43 @@ class Row:
     flags: tuple[str, ...] = ()
     share: float = 1.0
     start: str = ""
+    name: str = ""
+    minutes: float = 1.0
 
 
 UPSIDE_DOWN = ("--vertical-flip", "0.5")
 """Blood cells have no up."""
+
+NO_PRIORS = ("--dimension-priors", "false", "--direct-location", "false", "--passthrough", "false")
+CONNECTED = ("--convolutional", "false", "--size", "448")
+MANY_SIZES = ("--train-sizes", "320,352,384,416,448,480")
+RUNGS: dict[str, tuple[str, ...]] = {
+    "YOLO": ("--batch-norm", "false", *CONNECTED),
+    "batch norm": CONNECTED,
+    "hi-res classifier": CONNECTED,
+    "convolutional, anchor boxes": ("--darknet19", "false", *NO_PRIORS),
+    "new network": NO_PRIORS,
+    "dimension priors, location prediction": ("--passthrough", "false"),
+    "passthrough": (),
+    "multi-scale": MANY_SIZES,
+    "hi-res detector": (*MANY_SIZES, "--size", "544"),
+}
+"""The nine columns of YOLOv2's table 2, each with half the budget."""
+
+HI_RES_CLASSIFIER = "scene15_yolo_v1_classifier_448"
+"""A quarter-width classifier trained at 224, and at last at 448: docs/models/yolo_v2.md has the two commands."""
+
+LADDER = [
+    Row(
+        "bccd",
+        "yolo_v2_ladder",
+        (*UPSIDE_DOWN, *flags),
+        start=HI_RES_CLASSIFIER if rung == "hi-res classifier" else "",
+        name=f"ladder {number}: {rung}",
+        minutes=0.5,
+    )
+    for number, (rung, flags) in enumerate(RUNGS.items(), 1)
+]
 
 ROWS = [
     Row("bccd", "viola_jones"),
@@ -58,17 +93,24 @@ ROWS = [
     Row("bccd", "dpm"),
     Row("bccd", "sliding_window_small", UPSIDE_DOWN),
     Row("bccd", "rcnn_small", UPSIDE_DOWN, share=0.5),
-    Row("bccd", "spp_net_small", UPSIDE_DOWN, share=0.6, start="rcnn_small"),
+    Row("bccd", "spp_net_small", UPSIDE_DOWN, share=0.6, start="bccd_rcnn_small"),
     Row("bccd", "fast_rcnn_small", UPSIDE_DOWN),
     Row("bccd", "faster_rcnn_small", UPSIDE_DOWN),
     Row("bccd", "faster_rcnn_small_4step", UPSIDE_DOWN),
     Row("bccd", "r_fcn_small", UPSIDE_DOWN),
     Row("bccd", "fasterrcnn_resnet18_fpn", UPSIDE_DOWN),
+    Row("bccd", "yolo_v1_small", UPSIDE_DOWN),
+    Row("bccd", "yolo_v2_small", UPSIDE_DOWN),
+    Row("bccd", "ssd300_small", UPSIDE_DOWN),
+    Row("bccd", "ssd300_mobilenet_small", UPSIDE_DOWN),
+    Row("bccd", "retinanet_resnet18_fpn", UPSIDE_DOWN),
+    Row("bccd", "corner_net_small", UPSIDE_DOWN),
     Row("pennfudan", "viola_jones"),
     Row("pennfudan", "hog_svm"),
     Row("pennfudan", "dpm"),
     Row("pennfudan", "faster_rcnn_small"),
     Row("pennfudan", "fasterrcnn_resnet18_fpn"),
+    *LADDER,
 ]
 SPLITS = {"bccd": ("train+val", "none"), "pennfudan": ("train", "val")}
 """To learn from and to validate on. Penn-Fudan is in one piece: the fifth that is set aside is what is measured."""
@@ -76,7 +118,7 @@ SPLITS = {"bccd": ("train+val", "none"), "pennfudan": ("train", "val")}
 
 def key_of(row: Row, minutes: float) -> str:
     """Where a row stands in the results."""
-    return f"{row.data}/{row.model}" + ("" if minutes == 20 else f"/{minutes:g} minutes")
+    return f"{row.data}/{row.name or row.model}" + ("" if minutes == 20 else f"/{minutes:g} minutes")
 
 
 def splits_of(row: Row) -> Any:
@@ -128,7 +170,7 @@ def plan(row: Row, options: argparse.Namespace, folder: Path) -> tuple[list[str]
     pictures = len(lesson.training)
     per_epoch = [max(1, pictures // (s.settings.batch * s.settings.accumulate)) for s in stages]
     whole = sum(s.settings.epochs * n * t for s, n, t in zip(stages, per_epoch, seconds, strict=True))
-    factor = row.share * 60 * options.minutes * runs.CORES / whole
+    factor = row.share * row.minutes * 60 * options.minutes * runs.CORES / whole
     flags = []
     steps = [max(1, int(s.settings.epochs * n * factor)) for s, n in zip(stages, per_epoch, strict=True)]
     for stage, number, n in zip(stages, steps, per_epoch, strict=True):
@@ -179,7 +221,7 @@ def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
         ]  # only the last weights, so that nothing is chosen by what is measured
     base = [*row.flags, *flags, *splits, "--seed", str(options.seed), "--json"]
     if row.start:
-        base += ["--weights", str(options.keep / f"{row.data}_{row.start}" / "run")]
+        base += ["--weights", str(options.keep / row.start / "run")]
     words = ["train", row.model, "--data", str(options.root / row.data), "--out", str(out), *base]
     document, wall, processor = runs.call(words, options.threads)
     values = document["scores"][0]["values"]
@@ -234,11 +276,14 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     flags = runs.parser(__doc__, 20.0, RESULTS)
     flags.add_argument("--time", action="store_true", help="time the predictions of kept runs again")
+    flags.add_argument("--name", help="of the rows with a name of their own, those that begin so (`ladder 3`)")
     options = flags.parse_args()
     if options.table:
         print(table(runs.read(options.out)))
         return
     rows = [r for r in ROWS if options.data in (None, r.data) and (not options.only or r.model in options.only)]
+    if options.name is not None:
+        rows = [r for r in rows if r.name.startswith(options.name)]
     if options.time:
         time_again(rows, options)
         return

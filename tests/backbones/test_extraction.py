@@ -51,3 +51,19 @@ def test_the_classifier_is_a_mean_and_a_connected_layer() -> None:
     assert maps.shape == (1, 1024, 2, 2)
     torch.testing.assert_close(net(pixels), net.classifier(maps.mean((2, 3))))
     assert net.normalize(torch.full((3, 2, 2), 255, dtype=torch.uint8)).unique().tolist() == [1.0]
+
+
+def test_a_narrow_classifier_is_what_the_ladder_starts_from() -> None:
+    from bestiary.detection.yolo_v2_ladder import yolo_v2_ladder
+    from bestiary.errors import UsageError
+
+    classifier = yolo_v1_classifier(["a", "b"], norm=True, narrower=4)
+    rung = yolo_v2_ladder(["x"], convolutional=False, size=64)
+    state, line = rung.start_state(classifier.state_dict())
+    assert line
+    assert len(state) == 20 * 6, "weights and five entries of each norm"
+    rung.load_state_dict(dict(state), strict=False)
+    found = dict(rung.named_parameters())
+    assert all(torch.equal(found[name], value) for name, value in state.items() if name in found)
+    with pytest.raises(UsageError, match="narrower"):
+        yolo_v1_classifier(["a"], narrower=0)

@@ -158,6 +158,7 @@ def darknet19(
     resize: int = 256,
     crop: int = 256,
     norm_eps: float = 1e-5,
+    width: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> DarknetClassifier:
     """Darknet-19: 20,842,376 parameters with 1,000 categories.
@@ -167,10 +168,11 @@ def darknet19(
         resize: shorter side that `predict` scales to.
         crop: side of the centre crop it then takes.
         norm_eps: added to the variances; 1e-5 as in Darknet's GPU code.
+        width: factor on all channels; 0.25 for `yolo_v2_small` and `yolo_v2_ladder`.
         label_smoothing: share of the target spread over all categories.
     """
     names = imagenet_categories() if categories is None else categories
-    trunk = Darknet19(norm_eps=norm_eps)
+    trunk = Darknet19(width=width, norm_eps=norm_eps)
     return DarknetClassifier(trunk, names, resize=resize, crop=crop, label_smoothing=label_smoothing)
 
 
@@ -180,10 +182,13 @@ def darknet19_448(
     resize: int = 448,
     crop: int = 448,
     norm_eps: float = 1e-5,
+    width: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> DarknetClassifier:
     """Darknet-19 at twice the resolution, the network that YOLOv2's detector starts from. Arguments as `darknet19`."""
-    return darknet19(categories, resize=resize, crop=crop, norm_eps=norm_eps, label_smoothing=label_smoothing)
+    return darknet19(
+        categories, resize=resize, crop=crop, norm_eps=norm_eps, width=width, label_smoothing=label_smoothing
+    )
 
 
 def darknet19_cifar(

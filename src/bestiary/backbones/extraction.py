@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bestiary.backbones.chain import Chain
 from bestiary.backbones.darknet import NO_MEAN, NO_STD, Convolution, initialise
 from bestiary.backbones.levels import Level
+from bestiary.errors import UsageError
 from bestiary.heads.classification import Classifier
 from bestiary.heads.published import imagenet_categories
 
@@ -51,6 +52,11 @@ SMALL_10: tuple[Row, ...] = (
     *((256, 3, 1), (256, 3, 1)),
 )
 """Stride 16, for small pictures and few of them."""
+
+
+def narrowed(rows: Sequence[Row], by: int) -> tuple[Row, ...]:
+    """The rows with `by` times fewer channels."""
+    return tuple((wide // by, kernel, stride) for wide, kernel, stride in rows)
 
 
 class PlainConvolution(nn.Module):
@@ -138,6 +144,7 @@ def yolo_v1_classifier(
     resize: int = 256,
     crop: int = 224,
     norm: bool = False,
+    narrower: int = 1,
     label_smoothing: float = 0.0,
 ) -> ExtractionClassifier:
     """The first twenty convolutions of YOLO as a classifier, from which the detector starts.
@@ -147,8 +154,14 @@ def yolo_v1_classifier(
         resize: shorter side that `predict` scales to.
         crop: side of the centre crop it then takes.
         norm: batch norm after every convolution, for `yolo_v1_darknet`; the paper has none.
+        narrower: so many times fewer channels; 4 for `yolo_v2_ladder`.
         label_smoothing: share of the target spread over all categories.
+
+    Raises:
+        UsageError: nothing would be left of the first convolution's 64 channels.
     """
+    if not 1 <= narrower <= 64:
+        raise UsageError(f"got {narrower}, wanted 1 to 64", where="narrower")
     names = imagenet_categories() if categories is None else categories
-    trunk = extraction(norm=norm)
+    trunk = extraction(narrowed(FIRST_20, narrower), norm=norm)
     return ExtractionClassifier(trunk, names, resize=resize, crop=crop, label_smoothing=label_smoothing)

@@ -16,9 +16,8 @@ machines. Every column of the table is an argument of `yolo_v2_ladder` or of its
 
 from collections.abc import Callable, Sequence
 
-from bestiary.backbones.chain import Chain
 from bestiary.backbones.darknet import Darknet19
-from bestiary.backbones.extraction import ALL_24, FIRST_20, Row, extraction
+from bestiary.backbones.extraction import ALL_24, FIRST_20, extraction, narrowed
 from bestiary.detection.yolo_v1 import YOLOv1, grid_of
 from bestiary.detection.yolo_v2 import VOC_PRIORS, YOLOv2
 from bestiary.errors import UsageError
@@ -88,7 +87,7 @@ def yolo_v2_ladder(
         if tuple(train_sizes) or letterbox:
             raise UsageError("connected layers see pictures at one size, stretched", where="train_sizes, letterbox")
         head = ConnectedHead(1024 // NARROWER, grid_of(size, 64), len(names), 2, hidden=(512,))
-        return ConnectedYOLO(_narrow(ALL_24, batch_norm), names, head, size=size)
+        return ConnectedYOLO(extraction(narrowed(ALL_24, NARROWER), norm=batch_norm), names, head, size=size)
     if not batch_norm:
         raise UsageError("got no batch norm, wanted it where there are no connected layers", where="batch_norm")
     if passthrough and not darknet19:
@@ -101,7 +100,7 @@ def yolo_v2_ladder(
         fine = 64 // NARROWER if passthrough else 0
         network = RegionNetwork(Darknet19(width=1 / NARROWER), outputs, width=width, passthrough=fine)
     else:
-        trunk = _narrow((*FIRST_20, *((1024, 3, 1),) * 4), True)
+        trunk = extraction(narrowed((*FIRST_20, *((1024, 3, 1),) * 4), NARROWER), norm=True)
         network = RegionNetwork(trunk, outputs, convolutions=0, passthrough=0)
     return YOLOv2(
         network,
@@ -114,7 +113,3 @@ def yolo_v2_ladder(
         fit_priors=dimension_priors,
         rule=RegionRule(pull_pictures=pull_pictures, cross_entropy=True),
     )
-
-
-def _narrow(rows: Sequence[Row], norm: bool) -> Chain:
-    return extraction([(wide // NARROWER, kernel, stride) for wide, kernel, stride in rows], norm=norm)
