@@ -18,8 +18,8 @@ from bestiary.detection.ssd import RATIOS, SSD
 from bestiary.errors import RecordError, UsageError
 from bestiary.geometry.boxes import pairwise_iou
 from bestiary.geometry.default_boxes import DefaultBoxes, default_maps
-from bestiary.heads.fixed_scale import FixedScale
 from bestiary.heads.multibox import MultiBoxSettings
+from bestiary.heads.square import Square
 from bestiary.layers.scaling import as_float
 from bestiary.predictions import Detections
 from bestiary.records import Objects, Sample, Target
@@ -35,7 +35,7 @@ def build(side: int = 96, **settings: Any) -> SSD:
     torch.manual_seed(0)
     trunk = ExtraMaps(VGG(DEPTHS["vgg11"], batch_norm=True, maps=("C3", "C4"), width=0.125), ("C3", "C4"), (32,))
     maps = default_maps((16, 28, 44, 70), ((2,), (2, 3), (2,)), (8, 16, 32))
-    return SSD(trunk, CATEGORIES, boxes=DefaultBoxes(maps), scale=FixedScale(side), **settings).eval()
+    return SSD(trunk, CATEGORIES, boxes=DefaultBoxes(maps), scale=Square(side, antialias=False), **settings).eval()
 
 
 def target(*rows: tuple[float, float, float, float, int]) -> Target:
@@ -154,7 +154,7 @@ def test_what_cannot_be_is_refused() -> None:
         trunk = ExtraMaps(VGG(DEPTHS["vgg11"], maps=("C4",), width=0.125), ("C4",), (8,))
         maps = default_maps((10, 20, 40, 80), RATIOS[300][:3], (16, 32, 64))
         with pytest.raises(UsageError, match="wanted boxes for each map"):
-            SSD(trunk, CATEGORIES, boxes=DefaultBoxes(maps), scale=FixedScale(64))
+            SSD(trunk, CATEGORIES, boxes=DefaultBoxes(maps), scale=Square(64, antialias=False))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_antialiased_pictures_are_those_that_training_resizes() -> None:
     trained = Resize((96, 96))(Sample(image, Target(), "a", (300, 400)), np.random.default_rng(0)).image
     off = {}
     for antialias in (True, False):
-        seen = FixedScale(96, antialias).resize(as_float(image))
+        seen = Square(96, antialias=antialias).resize(as_float(image))
         off[antialias] = float((seen - as_float(trained)).abs().mean())
     assert off[True] < 0.5 * off[False]
 

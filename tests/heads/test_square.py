@@ -46,3 +46,16 @@ def test_what_the_square_shows_is_where_its_boxes_say() -> None:
 def test_no_side() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         Square(0)
+
+
+def test_averaging_or_sampling() -> None:
+    stripes = torch.tensor([0.0, 1, 1, 1]).repeat(8).expand(1, 32, 32)
+    assert Square(8, antialias=False).place(stripes)[0, 4].tolist() == [1] * 8
+    averaged = Square(8).place(stripes)[0, 4, 2:6]
+    torch.testing.assert_close(averaged, torch.full((4,), 0.75), atol=0.1, rtol=0)
+    assert torch.equal(Square(32).place(stripes), stripes)
+
+
+def test_times_keeps_the_way_and_at_least_a_pixel() -> None:
+    assert Square(300, antialias=False).times(0.5) == Square(150, antialias=False)
+    assert Square(3, letterbox=True).times(0.01) == Square(1, letterbox=True)

@@ -22,6 +22,7 @@ from bestiary.heads.corners import best_corners, pair_corners
 from bestiary.heads.detection import Detector
 from bestiary.heads.retina import by_anchor
 from bestiary.heads.retina_learning import DELTA_CODEC
+from bestiary.heads.square import Square
 
 CORNER_NMS_IOU = 0.5
 """Of hard suppression in place of the soft one that CornerNet has."""
@@ -37,21 +38,21 @@ def dense_graph_of(system: Detector, nms: Placement) -> DenseGraph | None:
     if isinstance(system, SSD):
         limits = system.settings
         graph = DenseGraph(system, DenseRule(limits.min_score, limits.nms_iou, of_category=limits.candidates), nms)
-        graph.preparation, graph.sizes_hw = _square(system.scale.side, antialias=False)
+        graph.preparation, graph.sizes_hw = _square(system.scale)
         return graph
     if isinstance(system, YOLOv1):
         graph = DenseGraph(system, DenseRule(system.min_score, system.nms_iou), nms)
-        graph.preparation, graph.sizes_hw = _square(system.size, antialias=True)
+        graph.preparation, graph.sizes_hw = _square(Square(system.size))
         return graph
     if isinstance(system, YOLOv2):
         rule = DenseRule(system.min_score, system.nms_iou, BEFORE_SUPPRESSION, clip_first=False)
         graph = DenseGraph(system, rule, nms)
-        graph.preparation, graph.sizes_hw = _square(system.size, antialias=True, letterbox=system.square.letterbox)
+        graph.preparation, graph.sizes_hw = _square(system.square)
         return graph
     return None
 
 
-def _square(side: int, antialias: bool, letterbox: bool = False) -> tuple[dict[str, Any], Sizes]:
+def _square(square: Square) -> tuple[dict[str, Any], Sizes]:
     """Preparation and sizes of a system that sees every picture in one square."""
     stretch = "both sides to `side`, whatever becomes of the proportions"
     keep = (
@@ -60,12 +61,13 @@ def _square(side: int, antialias: bool, letterbox: bool = False) -> tuple[dict[s
     )
     preparation = {
         "kind": "square",
-        "side": side,
-        "antialias": antialias,
-        "letterbox": letterbox,
-        "rule": f"{keep if letterbox else stretch}; bilinear, half-pixel centres, "
-        f"{'' if antialias else 'not '}antialiased; boxes are brought back and clipped",
+        "side": square.side,
+        "antialias": square.antialias,
+        "letterbox": square.letterbox,
+        "rule": f"{keep if square.letterbox else stretch}; bilinear, half-pixel centres, "
+        f"{'' if square.antialias else 'not '}antialiased; boxes are brought back and clipped",
     }
+    side = square.side
     return preparation, ((side, side), (side, side))
 
 

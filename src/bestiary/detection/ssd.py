@@ -30,7 +30,6 @@ from bestiary.errors import UsageError
 from bestiary.geometry.boxes import clip_boxes, scale_boxes
 from bestiary.geometry.default_boxes import DefaultBoxes, DefaultMap, default_maps
 from bestiary.heads.detection import Detector
-from bestiary.heads.fixed_scale import FixedScale
 from bestiary.heads.multibox import (
     MultiBoxHead,
     MultiBoxSettings,
@@ -47,6 +46,7 @@ from bestiary.heads.network_scale import size_of
 from bestiary.heads.part_times import PartTimes
 from bestiary.heads.published import COCO_80, COCO_90, VOC_20
 from bestiary.heads.region_learning import weights_with_background
+from bestiary.heads.square import Square
 from bestiary.heads.truth import truths_of
 from bestiary.layers.activation import ReLU6
 from bestiary.layers.preprocess import (
@@ -114,7 +114,7 @@ class SSD(Detector):
         categories: Sequence[str],
         *,
         boxes: DefaultBoxes,
-        scale: FixedScale,
+        scale: Square,
         predictor: Predictor = convolution,
         settings: MultiBoxSettings | None = None,
         class_weights: Sequence[float] | None = None,
@@ -196,7 +196,7 @@ class SSD(Detector):
         """With a square so many times as large; a smaller one lies on a canvas of the usual size."""
         return self._detect(images, self.scale.times(scale))
 
-    def _detect(self, images: Sequence[Shaped[Tensor, "C _h _w"]], scale: FixedScale) -> list[Detections]:
+    def _detect(self, images: Sequence[Shaped[Tensor, "C _h _w"]], scale: Square) -> list[Detections]:
         with self.parts.of("network", self):
             pixels = self._canvas([scale.resize(self.normalize(image)) for image in images])
             raw = self(pixels)
@@ -211,7 +211,7 @@ class SSD(Detector):
         return found
 
     def decode(
-        self, boxes_xyxy: Float[Tensor, "N 4"], probs: Float[Tensor, "N K"], scale: FixedScale | None = None
+        self, boxes_xyxy: Float[Tensor, "N 4"], probs: Float[Tensor, "N K"], scale: Square | None = None
     ) -> tuple[Float[Tensor, "M 4"], Shaped[Tensor, " M"], Float[Tensor, " M"]]:
         """One picture's candidates to boxes in the square's pixels, labels and scores, best first.
 
@@ -247,7 +247,14 @@ def _on_vgg(
     freeze_blocks(trunk, frozen_blocks)
     mean, std = (VGG_FEATURES_MEAN, BYTE_STD) if pixels == "bytes" else (IMAGENET_MEAN, IMAGENET_STD)
     normalize = Normalize(mean, std)
-    return SSD(trunk, categories, boxes=boxes, scale=FixedScale(side), class_weights=class_weights, normalize=normalize)
+    return SSD(
+        trunk,
+        categories,
+        boxes=boxes,
+        scale=Square(side, antialias=False),
+        class_weights=class_weights,
+        normalize=normalize,
+    )
 
 
 def _caffe_boxes(side: Literal[300, 512], sizes: Published) -> DefaultBoxes:
@@ -327,7 +334,7 @@ def _on_mobilenet(
         trunk,
         COCO_80 if categories is None else categories,
         boxes=boxes,
-        scale=FixedScale(side),
+        scale=Square(side, antialias=False),
         predictor=separable if thin else convolution,
         class_weights=class_weights,
     )
@@ -370,7 +377,7 @@ def _small(trunk: Trunk, categories: Sequence[str] | None, side: int, class_weig
         extended,
         VOC_20 if categories is None else categories,
         boxes=DefaultBoxes(maps),
-        scale=FixedScale(side, antialias=True),
+        scale=Square(side),
         class_weights=class_weights,
     )
 

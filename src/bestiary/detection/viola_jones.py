@@ -65,7 +65,7 @@ class ViolaJones(FittedDetector):
         factor: float | int = 1.25,
         step: float | int = 1.0,
         lenient: int = 0,
-        merge_overlap: float | int = 0.6,
+        merge_overlap: float | int = 0.75,
         least_windows: int = 1,
         nms_overlap: float | int = 0.3,
     ) -> None:
@@ -106,13 +106,13 @@ class ViolaJones(FittedDetector):
             for scale in cascade.scales((int(image.shape[1]), int(image.shape[2])), self.factor):
                 scan = cascade.scan(sums, squares, scale, self.step, least)
                 places = (scan.margins >= 0).nonzero()
-                margins = scan.margins[places[:, 0], places[:, 1]] - cascade.stages
+                margins = 2 * scan.evidence[places[:, 0], places[:, 1]]  # the log odds
                 boxes = cascade.template.within(scan.windows_xyxy(places))
                 parts.append(Found(boxes, torch.full((len(places),), label), margins))
         return Found.joined(parts)
 
     def merge(self, found: Found) -> Found:
-        """The mean window of each set of overlapping ones; its margin grows with their number and margins."""
+        """The mean window of each set of overlapping ones; the odds of all of them add up to its margin."""
         parts = []
         for label in found.labels.unique().tolist():
             mine = found[found.labels == label]
@@ -121,8 +121,9 @@ class ViolaJones(FittedDetector):
             group = disjoint_groups(pairwise_iou(boxes, boxes) > self.merge_overlap)
             count = torch.bincount(group)
             mean = torch.zeros(len(count), 4).index_add_(0, group, boxes) / count[:, None]
-            weight = torch.zeros(len(count)).index_add_(0, group, mine.margins.exp())
-            merged = Found(mean, torch.full((len(count),), label), weight.log())
+            highest = torch.full((len(count),), -torch.inf).scatter_reduce_(0, group, mine.margins, "amax")
+            odds = torch.zeros(len(count)).index_add_(0, group, (mine.margins - highest[group]).exp())
+            merged = Found(mean, torch.full((len(count),), label), highest + odds.log())
             parts.append(merged[count >= self.least_windows])
         return Found.joined(parts)
 
@@ -244,7 +245,7 @@ def viola_jones(
     cuts: int = 4,
     factor: float = 1.25,
     lenient: int = 0,
-    merge_overlap: float = 0.6,
+    merge_overlap: float = 0.75,
 ) -> ViolaJones:
     """Boosted cascades of Haar-like features; the paper's detector of faces is window 24,24, pool none and 38 stages.
 

@@ -23,12 +23,15 @@ class Scan:
     Attributes:
         margins: number of stages that each window passed, and by how much its last vote exceeds or misses the
             threshold, as a share of all votes; -1 for windows that passed too few.
+        evidence: by how much the votes of all stages that were asked exceed their thresholds, together: a sum of
+            alphas, which is half a log odds (Friedman, Hastie, Tibshirani, 2000).
         step: pixels from window to window.
         size_hw: of the windows.
         features: looked at, in all windows together.
     """
 
     margins: Float32[Tensor, "Y X"]
+    evidence: Float32[Tensor, "Y X"]
     step: int
     size_hw: tuple[int, int]
     features: int
@@ -143,7 +146,7 @@ class Cascade(Learned):
         size_hw = (int(height * scale + 0.5), int(width * scale + 0.5))
         stride = max(1, round(step * scale))
         grid = [max(0, (sums.shape[i] - 1 - size_hw[i]) // stride + 1) for i in range(2)]
-        margins, work = np.empty(grid, np.float32), np.zeros(grid[0], np.int64)
+        margins, evidence, work = np.empty(grid, np.float32), np.empty(grid, np.float32), np.zeros(grid[0], np.int64)
         places, shares = corner_table(self.features.numpy(), scale)
         offsets = np.ascontiguousarray(places[:, :, 0] * sums.shape[1] + places[:, :, 1])
         table = _Table(
@@ -159,11 +162,13 @@ class Cascade(Learned):
         exact, square = sums.numpy(), squares.numpy()
 
         def run(start: int, stop: int) -> None:
-            scan_rows(exact, square, size_hw, stride, table, least, LEAST_DEVIATION, start, stop, margins, work)
+            scan_rows(
+                exact, square, size_hw, stride, table, least, LEAST_DEVIATION, start, stop, margins, evidence, work
+            )
 
         if margins.size:
             in_threads(run, grid[0], torch.get_num_threads(), grain=1 + 20_000 // grid[1])
-        return Scan(torch.from_numpy(margins), stride, size_hw, int(work.sum()))
+        return Scan(torch.from_numpy(margins), torch.from_numpy(evidence), stride, size_hw, int(work.sum()))
 
     def scales(self, size_hw: tuple[int, int], factor: float | int) -> list[float]:
         """Scales at which objects of the sizes that were learned are looked for, each `factor` times the last, as far

@@ -1,7 +1,7 @@
 """Pictures of any proportions in one square, stretched or with grey margins; and boxes there and back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Float32, Shaped
@@ -26,14 +26,21 @@ class Square:
         side: pixels.
         letterbox: proportions stay: the picture is as large as fits, centred, with grey around it. Otherwise it is
             stretched.
+        antialias: average where pictures shrink, as `transforms.Resize` does; without it they are sampled, as
+            torchvision's detectors and OpenCV do.
     """
 
     side: int
     letterbox: bool = False
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if self.side < 1:
             raise UsageError(f"got {self.side}, wanted at least 1", where="size")
+
+    def times(self, factor: int | float) -> "Square":
+        """A square of so many times the side."""
+        return replace(self, side=max(1, round(self.side * factor)))
 
     def fitted_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Size of the picture within the square."""
@@ -42,15 +49,19 @@ class Square:
         height, width = (max(1, int(side * self.side / max(size_hw) + 1e-6)) for side in size_hw)
         return height, width
 
+    def resize(self, image: Float[Tensor, "C _h _w"]) -> Float[Tensor, "C H W"]:
+        """The picture as large as it is within the square: bilinear with half-pixel centres."""
+        fitted = self.fitted_hw(size_of(image))
+        if size_of(image) == fitted:
+            return image
+        return F.interpolate(image[None], size=fitted, mode="bilinear", antialias=self.antialias)[0]
+
     def place(self, image: Shaped[Tensor, "C _h _w"]) -> Float[Tensor, "C S S"]:
-        """The picture in the square (bilinear, antialiased where it shrinks), 0..1."""
+        """The picture in the square, 0..1."""
         height, width = self.fitted_hw(size_of(image))
         left, top = self._corner_xy(size_of(image))
-        pixels = as_float(image)
-        if size_of(image) != (height, width):
-            pixels = F.interpolate(pixels[None], size=(height, width), mode="bilinear", antialias=True)[0]
         margins = (left, self.side - width - left, top, self.side - height - top)
-        return F.pad(pixels, margins, value=GREY)
+        return F.pad(self.resize(as_float(image)), margins, value=GREY)
 
     def to_square(self, boxes_xyxy: Float[Tensor, "N 4"], size_hw: tuple[int, int]) -> Float[Tensor, "N 4"]:
         """Boxes of a picture of `size_hw` as they lie in the square."""

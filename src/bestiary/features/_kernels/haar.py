@@ -41,6 +41,7 @@ def scan_rows(
     first_row: int,
     last_row: int,
     margins: Float32[np.ndarray, "Y X"],
+    evidence: Float32[np.ndarray, "Y X"],
     work: Int64[np.ndarray, " Y"],
 ) -> None:
     """A cascade over the windows of some rows of a grid.
@@ -50,6 +51,7 @@ def scan_rows(
             and stage_thresholds [S].
         margins: number of stages passed plus the share by which the next or last vote exceeds or misses its threshold,
             -1 where fewer than `least_stages` were passed.
+        evidence: by how much the votes of all stages that were asked exceed their thresholds, together.
         work: features looked at in each row.
     """
     width = sums.shape[1]
@@ -71,7 +73,7 @@ def scan_rows(
             square += squares[y, x] - squares[y + window_h, x]
             variance = (square - total * total / area) / area
             deviation = max(math.sqrt(max(variance, 0.0)), least_deviation)
-            first, passed, vote, reach = 0, 0, 0.0, 0.0
+            first, passed, vote, reach, surplus = 0, 0, 0.0, 0.0, 0.0
             for stage in range(stages):
                 vote, reach = 0.0, 0.0
                 for f in range(first, stage_ends[stage]):
@@ -86,9 +88,11 @@ def scan_rows(
                         vote += alphas[f]
                 looked += stage_ends[stage] - first
                 first = stage_ends[stage]
+                surplus += vote - stage_thresholds[stage]
                 if vote < stage_thresholds[stage]:
                     break
                 passed += 1
+            evidence[row, column] = surplus
             if passed >= least_stages:
                 excess = 0.0
                 if reach > 0:
