@@ -210,6 +210,34 @@ class Target(Record):
         require_tensor("Target", "normals", self.normals, (3, None, None), torch.float32)
         require_tensor("Target", "relations", self.relations, (None, 3), torch.int64)
 
+    def class_masks(self, num_classes: int) -> tuple[Bool[Tensor, "K H W"], Bool[Tensor, "H W"]]:
+        """Which pixels belong to each class, and where that is known: of the objects' masks, which may overlap, else of
+        the label map. Where a label map beside objects says `IGNORE_LABEL`, nothing is known.
+
+        Raises:
+            RecordError: neither is there, or a label is no class.
+        """
+        known = None if self.label_map is None else self.label_map != IGNORE_LABEL
+        if self.objects is not None and self.objects.masks is not None:
+            masks, labels = self.objects.masks, self.objects.labels
+            require_classes("Target.objects.labels", labels, num_classes)
+            of_class = masks.new_zeros(num_classes, *masks.shape[-2:])
+            for label, mask in zip(labels.tolist(), masks, strict=True):
+                of_class[label] |= mask
+            return of_class, masks.new_ones(masks.shape[-2:]) if known is None else known
+        if self.label_map is None or known is None:
+            wanted = "the objects' masks, or the class of every pixel"
+            raise RecordError(f"got neither masks nor a label map, wanted {wanted}", where="Target")
+        require_classes("Target.label_map", self.label_map[known], num_classes)
+        classes = torch.arange(num_classes, dtype=torch.uint8, device=self.label_map.device)
+        return self.label_map == classes[:, None, None], known
+
+
+def require_classes(where: str, labels: Shaped[Tensor, "*S"], num_classes: int) -> None:
+    """Raise `RecordError` unless all labels are below `num_classes`."""
+    top = int(labels.max()) if labels.numel() else 0
+    require(top < num_classes, where, f"label {top}", f"0..{num_classes - 1}")
+
 
 @dataclass(frozen=True, eq=False)
 class Sample(Record):

@@ -4,6 +4,7 @@ Shapes: `logits` and `probs` are `[B, K, H, W]`, label maps `[B, H, W]` uint8 wi
 unknown.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,8 @@ from torch.nn import functional as F
 
 from bestiary.errors import RecordError
 from bestiary.records import IGNORE_LABEL
+
+Pooled = Literal["classes", "all"]
 
 
 def require_labels(label_maps: UInt8[Tensor, "*B H W"], num_classes: int, ignore_label: int = IGNORE_LABEL) -> None:
@@ -72,6 +75,59 @@ def pixel_cross_entropy_loss(
     return losses.sum() / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
 
 
+def pixel_focal_loss(
+    logits: Float[Tensor, "B K H W"],
+    label_maps: UInt8[Tensor, "B H W"],
+    gamma: int | float = 2.0,
+    class_weights: Float[Tensor, " K"] | None = None,
+    weight_maps: Float[Tensor, "B H W"] | None = None,
+    ignore_label: int = IGNORE_LABEL,
+) -> Float[Tensor, "B H W"]:
+    """`(1 - p)^gamma` times `pixel_cross_entropy`, p the probability of the true class (Lin et al., ICCV 2017,
+    equation 4, over a softmax); nothing is averaged. With `gamma` 0 it is the cross-entropy.
+    """
+    plain = pixel_cross_entropy(logits, label_maps, ignore_label=ignore_label)
+    weighted = pixel_cross_entropy(logits, label_maps, class_weights, weight_maps, ignore_label)
+    return weighted * unsureness(plain, gamma)
+
+
+def unsureness(losses: Float[Tensor, "*S"], gamma: int | float) -> Float[Tensor, "*S"]:
+    """`(1 - p)^gamma` where a cross-entropy is `-log p`."""
+    # 1 - exp(-0) has no slope for a power below 1; an ignored pixel must have a finite one
+    return (-torch.expm1(-losses)).clamp(min=torch.finfo(losses.dtype).tiny) ** gamma
+
+
+def hardest_pixels_loss(
+    losses: Float[Tensor, "B H W"],
+    hardness: Float[Tensor, "B H W"],
+    label_maps: UInt8[Tensor, "B H W"],
+    prob: int | float = 0.7,
+    share: int | float = 1 / 16,
+    ignore_label: int = IGNORE_LABEL,
+) -> Float[Tensor, ""]:
+    """Mean loss of the hard pixels of a batch: online hard example mining.
+
+    Hard are the labelled pixels whose true class has a probability below `prob`, and at least the share `share` of the
+    labelled ones, those of the least probability (Wu, Shen, van den Hengel, arXiv 1605.06885, section 3: bootstrapped
+    cross-entropy). 0, with gradient, where nothing is labelled.
+
+    Args:
+        losses: of each pixel, weighted or not.
+        hardness: minus the logarithm of each pixel's probability.
+        label_maps: says which pixels are labelled.
+        prob: see above.
+        share: see above.
+        ignore_label: of the pixels that are not.
+    """
+    known = label_maps != ignore_label
+    labelled = int(known.sum())
+    if not labelled:
+        return losses.sum()
+    plain = hardness.detach()[known]
+    least = plain.topk(max(1, math.ceil(share * labelled))).values[-1]
+    return losses[known][plain >= torch.minimum(least, plain.new_tensor(-math.log(prob)))].mean()
+
+
 def dice_sums(
     probs: Float[Tensor, "B K H W"],
     label_maps: UInt8[Tensor, "B H W"],
@@ -124,7 +180,7 @@ def soft_dice(
 def dice_loss(
     logits: Float[Tensor, "B K H W"],
     label_maps: UInt8[Tensor, "B H W"],
-    pooled: Literal["classes", "all"] = "all",
+    pooled: Pooled = "all",
     squared: bool = False,
     smooth: float = 1e-6,
     ignore_label: int = IGNORE_LABEL,
@@ -141,7 +197,13 @@ def dice_loss(
         smooth: as in `dice_ratio`.
         ignore_label: label of pixels that count nowhere.
     """
-    overlap, extent = dice_sums(logits.softmax(1), label_maps, squared, ignore_label)
+    return pooled_dice_loss(*dice_sums(logits.softmax(1), label_maps, squared, ignore_label), pooled, smooth)
+
+
+def pooled_dice_loss(
+    overlap: Float[Tensor, "B K"], extent: Float[Tensor, "B K"], pooled: Pooled = "all", smooth: float = 1e-6
+) -> Float[Tensor, ""]:
+    """`1 - Dice` of sums as `dice_sums` gives them; `pooled` and `smooth` as of `dice_loss`."""
     if pooled == "all":
         return 1 - dice_ratio(overlap.sum(), extent.sum(), smooth)
     return 1 - dice_ratio(overlap.sum(0), extent.sum(0), smooth).mean()

@@ -56,37 +56,37 @@ def pixel_accuracy(counts: Int64[np.ndarray, "K K"]) -> float:
 
 def accuracy_per_class(counts: Int64[np.ndarray, "K K"]) -> Float64[np.ndarray, " K"]:
     """Share of each class's pixels that are right (recall); NaN for a class without a true pixel."""
-    return _divide(np.diag(counts), counts.sum(1))
+    return divide(np.diag(counts), counts.sum(1))
 
 
 def precision_per_class(counts: Int64[np.ndarray, "K K"]) -> Float64[np.ndarray, " K"]:
     """Share of the pixels said to be of a class that are; NaN for a class never predicted."""
-    return _divide(np.diag(counts), counts.sum(0))
+    return divide(np.diag(counts), counts.sum(0))
 
 
 def iou_per_class(counts: Int64[np.ndarray, "K K"]) -> Float64[np.ndarray, " K"]:
     """Intersection over union; NaN for a class neither true nor predicted anywhere."""
-    return _divide(np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts))
+    return divide(np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts))
 
 
 def dice_per_class(counts: Int64[np.ndarray, "K K"]) -> Float64[np.ndarray, " K"]:
     """Dice coefficient, which is F1: `2 n_ii / (t_i + p_i)` = `2 IoU / (1 + IoU)`; NaN where IoU is."""
-    return _divide(2 * np.diag(counts), counts.sum(0) + counts.sum(1))
+    return divide(2 * np.diag(counts), counts.sum(0) + counts.sum(1))
 
 
 def mean_pixel_accuracy(counts: Int64[np.ndarray, "K K"], absent: Absent = "skip") -> float:
     """Mean of `accuracy_per_class`."""
-    return _mean(accuracy_per_class(counts), absent)
+    return mean_over_classes(accuracy_per_class(counts), absent)
 
 
 def mean_iou(counts: Int64[np.ndarray, "K K"], absent: Absent = "skip") -> float:
     """Mean of `iou_per_class`."""
-    return _mean(iou_per_class(counts), absent)
+    return mean_over_classes(iou_per_class(counts), absent)
 
 
 def mean_dice(counts: Int64[np.ndarray, "K K"], absent: Absent = "skip") -> float:
     """Mean of `dice_per_class`."""
-    return _mean(dice_per_class(counts), absent)
+    return mean_over_classes(dice_per_class(counts), absent)
 
 
 def frequency_weighted_iou(counts: Int64[np.ndarray, "K K"]) -> float:
@@ -124,6 +124,7 @@ class SegmentationScores:
         self._among = chosen_classes(self.categories, self.averaged)
         self.counts: Int64[np.ndarray, "K K"] = np.zeros((len(categories), len(categories)), dtype=np.int64)
         self.pictures = 0
+        self.pictures_with: Int64[np.ndarray, " K"] = np.zeros(len(categories), dtype=np.int64)
 
     def update(self, predictions: Sequence[Segmentation], targets: Sequence[Target]) -> None:
         """Count pictures.
@@ -133,7 +134,9 @@ class SegmentationScores:
         """
         for where, truth, predicted in label_map_pairs(predictions, targets, self.pictures):
             with naming_picture(where):
-                self.counts += confusion_matrix(truth, predicted, len(self.categories), self.ignore_label)
+                counts = confusion_matrix(truth, predicted, len(self.categories), self.ignore_label)
+            self.counts += counts
+            self.pictures_with += counts.any(1)
             self.pictures += 1
 
     def merge(self, other: "SegmentationScores") -> None:
@@ -144,6 +147,7 @@ class SegmentationScores:
         """
         require_mergeable(self, other, ("categories", "ignore_label", "absent", "averaged"))
         self.counts += other.counts
+        self.pictures_with += other.pictures_with
         self.pictures += other.pictures
 
     def compute(self) -> Scores:
@@ -156,11 +160,11 @@ class SegmentationScores:
             "precision": precision_per_class(counts),
         }
         values = {
-            "mean_iou": _mean(tables["iou"][self._among], self.absent),
+            "mean_iou": mean_over_classes(tables["iou"][self._among], self.absent),
             "pixel_accuracy": pixel_accuracy(counts),
-            "mean_pixel_accuracy": _mean(tables["pixel_accuracy"][self._among], self.absent),
+            "mean_pixel_accuracy": mean_over_classes(tables["pixel_accuracy"][self._among], self.absent),
             "frequency_weighted_iou": frequency_weighted_iou(counts),
-            "mean_dice": _mean(tables["dice"][self._among], self.absent),
+            "mean_dice": mean_over_classes(tables["dice"][self._among], self.absent),
         }
         left_out = "left out of" if self.absent == "skip" else "0 in"
         protocol = (
@@ -173,7 +177,12 @@ class SegmentationScores:
             category: {name: float(table[k]) for name, table in tables.items()}
             for k, category in enumerate(self.categories)
         }
-        details = {"confusion": counts.tolist(), "pictures": self.pictures, "pixels": int(counts.sum())}
+        details = {
+            "confusion": counts.tolist(),
+            "pictures": self.pictures,
+            "pictures_with": self.pictures_with.tolist(),
+            "pixels": int(counts.sum()),
+        }
         return Scores("mean_iou", values, protocol=protocol, per_class=per_class, details=details)
 
 
@@ -237,7 +246,7 @@ def chosen_classes(categories: Sequence[str], averaged: Sequence[str] | None) ->
     return np.array([list(categories).index(name) for name in chosen], np.int64)
 
 
-def _divide(numerators: Int64[np.ndarray, " K"], denominators: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:
+def divide(numerators: Int64[np.ndarray, " K"], denominators: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " K"]:
     """Quotients, NaN where the denominator is 0."""
     return np.divide(numerators, denominators, out=np.full(len(denominators), np.nan), where=denominators != 0)
 
@@ -246,7 +255,8 @@ def _ratio(numerator: float, denominator: int) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-def _mean(values: Float64[np.ndarray, " K"], absent: Absent) -> float:
+def mean_over_classes(values: Float64[np.ndarray, " K"], absent: Absent) -> float:
+    """The mean of what is not NaN; NaN if nothing is."""
     known = values[~np.isnan(values)]
     if not len(known):
         return float("nan")
