@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bestiary.errors import RecordError, UsageError
-from bestiary.layers.overlap_tile import ValidGeometry, mirror_indices, mirror_window, plan_tiles
+from bestiary.layers.overlap_tile import InputGeometry, mirror_indices, mirror_window, plan_tiles
 
-UNET = ValidGeometry(margin=92, grid=16, smallest=4)
+UNET = InputGeometry(margin=92, grid=16, smallest=4)
 
 
 def test_legal_sides_are_those_of_the_paper() -> None:

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from bestiary.errors import RecordError
-from bestiary.layers.preprocess import BYTE_STD, CAFFE_VGG_MEAN, VGG_FEATURES_MEAN, Normalize
+from bestiary.layers.preprocess import (
+    BYTE_STD,
+    CAFFE_VGG_MEAN,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    VGG_FEATURES_MEAN,
+    Normalize,
+    channel_normalize,
+)
 
 
 def test_pixels_are_scaled_by_hand() -> None:
@@ -31,3 +39,13 @@ def test_the_features_that_ssd_starts_from_see_red_green_blue_0_to_255() -> None
 def test_other_channels_are_refused() -> None:
     with pytest.raises(RecordError, match="wanted 3 channels"):
         Normalize()(torch.rand(1, 4, 4))
+
+
+def test_pictures_of_another_number_of_channels_have_the_averages() -> None:
+    three, five = channel_normalize(3, channel_order="bgr"), channel_normalize(5, channel_order="bgr")
+    assert three.channel_order == "bgr"
+    assert torch.equal(three.mean.flatten(), torch.tensor(IMAGENET_MEAN))
+    torch.testing.assert_close(five.mean.flatten(), torch.full((5,), sum(IMAGENET_MEAN) / 3))
+    torch.testing.assert_close(five.std.flatten(), torch.full((5,), sum(IMAGENET_STD) / 3))
+    image = torch.rand(5, 2, 3)
+    torch.testing.assert_close(five(image), (image - five.mean) / five.std)  # their order stays

@@ -45,6 +45,16 @@ def test_matrix_is_the_convolution_and_its_transpose_the_transposed(
     assert torch.dot(matrix @ maps.flatten(), signal.flatten()).item() == pytest.approx((back * maps).sum().item())
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_at_stride_one_the_transposed_is_the_flipped_kernels(padding: int) -> None:
+    """With the padding that is left of a whole kernel's: 2 - padding for kernels of 3."""
+    weight = random(2, 3, 3, 3)
+    matrix = convolution_matrix(weight, (6, 5), padding=padding)
+    smaller = (4 + 2 * padding, 3 + 2 * padding)
+    flipped = convolution_matrix(weight.transpose(0, 1).flip(2, 3), smaller, padding=2 - padding)
+    torch.testing.assert_close(flipped.to_dense(), matrix.to_dense().T, rtol=0, atol=0)
+
+
 def test_matrix_worked_by_hand() -> None:
     weight = torch.tensor([[[1.0, 2, 3]]])
     assert convolution_matrix(weight, 4, padding=1).to_dense().tolist() == [

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bestiary.errors import RecordError
-from bestiary.ops.pyramid_pooling import spatial_pyramid_pool, spatial_pyramid_pool_regions
+from bestiary.ops import pyramid_pooling
+from bestiary.ops.pyramid_pooling import grid_means, spatial_pyramid_pool, spatial_pyramid_pool_regions
 
 MODES = ["max", "mean"]
 
@@ -38,6 +39,27 @@ def test_whole_maps_equal_the_loops(size: tuple[int, int], mode: str) -> None:
     assert got.shape == (2, 3 * 50)
     wanted = torch.tensor([naive_vector(part, (1, 2, 3, 6), mode) for part in features])
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(13, 9), (4, 2), (1, 1), (6, 6)])
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_grid_means_are_the_loops_in_a_graph_too(
+    size: tuple[int, int], bins: int, in_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pyramid_pooling, "exporting", lambda: in_graph)
+    features = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    wanted = torch.tensor([naive_vector(part, (bins,), "mean") for part in features])
+    got = grid_means(features, bins)
+    assert got.shape == (2, 3, bins, bins)
+    torch.testing.assert_close(got.flatten(1), wanted, rtol=0, atol=1e-6)
+
+
+def test_grid_means_of_nothing_are_an_error() -> None:
+    with pytest.raises(RecordError, match="grid_means"):
+        grid_means(torch.zeros(1, 2, 0, 3), 2)
+    with pytest.raises(RecordError, match="bins"):
+        grid_means(torch.zeros(1, 2, 3, 3), 0)
 
 
 def test_the_vectors_order_by_hand() -> None:

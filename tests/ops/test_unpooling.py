@@ -87,6 +87,18 @@ def test_half_precision_and_empty() -> None:
     assert max_unpool(torch.zeros(0, 2, 1, 1), torch.zeros(0, 2, 1, 1, dtype=torch.int64), (2, 2)).shape == (0, 2, 2, 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("last", [False, True])
+def test_half_precision_puts_back_the_very_values(dtype: torch.dtype, last: bool) -> None:
+    maps = torch.randn(2, 5, 8, 7, generator=torch.Generator().manual_seed(7)).to(dtype)
+    maps = maps.contiguous(memory_format=torch.channels_last) if last else maps
+    values, indices = max_pool_with_indices(maps, 2)
+    got = max_unpool(values, indices, (8, 7))
+    assert got.dtype == dtype
+    assert got.is_contiguous(memory_format=torch.channels_last) == last
+    assert torch.equal(got.float(), max_unpool(values.float(), indices, (8, 7)))
+
+
 def test_what_does_not_fit(unchecked: None) -> None:
     values = torch.zeros(1, 1, 2, 2)
     with pytest.raises(RecordError, match="got 0 to 9, wanted 0 to 8"):

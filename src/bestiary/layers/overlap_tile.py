@@ -14,19 +14,23 @@ from bestiary.errors import RecordError, UsageError
 
 
 @dataclass(frozen=True)
-class ValidGeometry:
-    """How the output of a network without padding lies within its input.
+class InputGeometry:
+    """Which sizes of input suit a network, and where its output lies within them.
 
     Attributes:
-        margin: pixels that the output lacks on every side.
+        margin: pixels that the output lacks on every side, of a network without padding.
         grid: product of the pooling strides. A tile sees the pixels in the same pooling cells as the whole picture
             does only if its origin is a multiple of it.
         smallest: smallest output; the others are larger by multiples of `grid`.
     """
 
-    margin: int
-    grid: int
-    smallest: int
+    margin: int = 0
+    grid: int = 1
+    smallest: int = 1
+
+    def __post_init__(self) -> None:
+        if self.margin < 0 or self.grid < 1 or self.smallest < 1:
+            raise UsageError(f"got {self}, wanted a margin of 0 or more, the others at least 1", where="InputGeometry")
 
     def fits(self, side: int) -> bool:
         """Whether an input of `side` pixels gives whole numbers at every level."""
@@ -64,7 +68,7 @@ class Tiles:
     side: int
 
 
-def plan_tiles(side: int, geometry: ValidGeometry, largest: int) -> Tiles:
+def plan_tiles(side: int, geometry: InputGeometry, largest: int) -> Tiles:
     """The fewest tiles of at most `largest` output pixels that cover `side` pixels, of as equal a size as the grid
     allows.
 

@@ -78,6 +78,20 @@ class Normalize(nn.Module):
         return normal.flip(-3) if self.channel_order == "bgr" else normal
 
 
+def channel_normalize(
+    in_channels: int,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    channel_order: ChannelOrder = "rgb",
+) -> Normalize:
+    """`Normalize` for pictures of any number of channels: as given if there are as many, else the averages for each,
+    and the order stays.
+    """
+    if in_channels == len(mean):
+        return Normalize(mean, std, channel_order)
+    return Normalize([sum(mean) / len(mean)] * in_channels, [sum(std) / len(std)] * in_channels)
+
+
 def short_side_scale(size_hw: tuple[int, int], short: int, longest: int) -> float:
     """Factor that brings the shorter side to `short`, unless the longer would then exceed `longest`."""
     return min(short / min(size_hw), longest / max(size_hw))

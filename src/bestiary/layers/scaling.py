@@ -24,6 +24,15 @@ def resize_short_side(image: Float[Tensor, "C H W"], side: int) -> Float[Tensor,
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
+def resize_logits(
+    logits: Float[Tensor, "B K H W"], size_hw: tuple[int, int], align_corners: bool = False
+) -> Float[Tensor, "B K H2 W2"]:
+    """Logits or probabilities of pixels, bilinear, to `size_hw`; as they are if they have it."""
+    if tuple(logits.shape[-2:]) == tuple(size_hw):
+        return logits
+    return F.interpolate(logits, size=size_hw, mode="bilinear", align_corners=align_corners)
+
+
 def centre_crop(image: Float[Tensor, "C H W"], side: int) -> Float[Tensor, "C side side"]:
     """The middle `side x side` pixels; where the margin is odd, Python's round decides, as in torchvision."""
     top, left = round((image.shape[-2] - side) / 2), round((image.shape[-1] - side) / 2)

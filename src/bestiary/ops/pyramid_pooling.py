@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from bestiary.ops.exporting import exporting
 from bestiary.ops.rois import Boxes, region_rows
 from bestiary.ops.window_pooling import Windows, max_in_windows, mean_in_windows
 from bestiary.records import require
@@ -35,6 +36,35 @@ def spatial_pyramid_pool(
     _require("spatial_pyramid_pool", input, levels, mode)
     pool = F.adaptive_max_pool2d if mode == "max" else F.adaptive_avg_pool2d
     return torch.cat([pool(input, level).flatten(1) for level in levels], dim=1)
+
+
+def grid_means(input: Float[Tensor, "B C H W"], bins: int) -> Float[Tensor, "B C bins bins"]:
+    """Means over a grid of bins, those of `spatial_pyramid_pool`, laid out as a map (Zhao et al.: Pyramid Scene Parsing
+    Network, CVPR 2017, section 3.2).
+
+    A graph of any input size can hold it, which adaptive pooling's cannot.
+
+    Args:
+        input: a map of at least one pixel.
+        bins: a side of the grid.
+
+    Raises:
+        RecordError: no bin, or a map without a pixel.
+    """
+    _require("grid_means", input, (bins,), "mean")
+    if not exporting():
+        return F.adaptive_avg_pool2d(input, bins)
+    down, across = _bin_shares(input.shape[2], bins, input), _bin_shares(input.shape[3], bins, input)
+    return down @ input @ across.T
+
+
+def _bin_shares(side: int, bins: int, like: Tensor) -> Float[Tensor, "bins S"]:
+    """Share of each pixel of a side in each bin's mean; the side may be symbolic."""
+    pixel, bin_ = torch.arange(side, device=like.device), torch.arange(bins, device=like.device)[:, None]
+    # floor(b l / n) <= p < ceil((b + 1) l / n), in whole numbers
+    inside = ((pixel + 1) * bins > bin_ * side) & (pixel * bins < (bin_ + 1) * side)
+    shares = inside.to(like.dtype)
+    return shares / shares.sum(1, keepdim=True)
 
 
 def spatial_pyramid_pool_regions(
