@@ -4,6 +4,7 @@ The three kinds share `size_hw`, `categories`, `name` and `image`. Converters to
 methods, so that `prediction.draw()` and `prediction.to_coco()` work wherever a prediction turns up.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from bestiary import draw
 from bestiary.errors import MissingExtraError
+from bestiary.geometry import labelme
 from bestiary.records import Record, Rows, require, require_boxes, require_tensor, row_field
 
 
@@ -184,6 +186,21 @@ class Detections(Rows):
             lines.append(" ".join([str(label), *(f"{v:.6f}" for v in numbers)]))
         return "".join(line + "\n" for line in lines)
 
+    def to_labelme(self, tolerance: int | float = 0.0) -> dict[str, Any]:
+        """LabelMe's document: the polygons of each mask, an object's in one group, or the boxes where there are none.
+
+        Args:
+            tolerance: pixels by which outlines may be simplified.
+        """
+        names = [_category(self.categories, k) for k in self.labels.tolist()]
+        shapes: list[dict[str, Any]] = []
+        for i, name in enumerate(names):
+            if self.masks is None:
+                shapes.append(labelme.box_shape(name, self.boxes_xyxy[i].tolist()))
+            else:
+                shapes += labelme.region_shapes(name, self.masks[i], i, tolerance)
+        return labelme.document(self.name, self.size_hw, shapes)
+
     def to_pandas(self) -> Any:
         """A data frame with one row an object: x1, y1, x2, y2, category, label, score."""
         frame = _pandas().DataFrame(self.boxes_xyxy.numpy(), columns=["x1", "y1", "x2", "y2"])
@@ -221,12 +238,14 @@ class Segmentation(Record):
     """The class of every pixel.
 
     Attributes:
-        label_map: 0-based indices into `categories`, at the original size.
+        label_map: 0-based indices into `categories`, at the original size. Where classes may overlap, the likeliest of
+            those that a pixel belongs to, and `IGNORE_LABEL` where it belongs to none.
         probs: probability of each class, when the caller asked for it.
         size_hw: original picture size.
         categories: K names.
         name: where the picture came from.
         image: the original picture, when the caller asked to keep it.
+        class_masks: which pixels belong to each class, where classes may overlap; None where each pixel has one.
     """
 
     label_map: UInt8[Tensor, "H W"]
@@ -235,43 +254,76 @@ class Segmentation(Record):
     categories: tuple[str, ...] = ()
     name: str = ""
     image: Shaped[Tensor, "C H W"] | None = field(default=None, repr=False)
+    class_masks: Bool[Tensor, "K H W"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         require_tensor("Segmentation", "label_map", self.label_map, (None, None), torch.uint8)
         got = tuple(self.label_map.shape)
         require(got == tuple(self.size_hw), "Segmentation.label_map", f"size {got}", f"the picture's, {self.size_hw}")
+        require_tensor("Segmentation", "class_masks", self.class_masks, (None, *got), torch.bool)
+
+    def regions(self) -> Iterator[tuple[int, Bool[Tensor, "H W"]]]:
+        """Each class that is present, and its pixels; one at a time, as all of a large picture's would not fit."""
+        if self.class_masks is None:
+            yield from ((k, self.label_map == k) for k in self.label_map.unique().tolist())
+        else:
+            yield from ((k, mask) for k, mask in enumerate(self.class_masks) if mask.any())
+
+    def _pixels(self) -> list[tuple[int, int]]:
+        """Each class that is present, and how many pixels it has."""
+        if self.class_masks is None:
+            return [(k, n) for k, n in enumerate(torch.bincount(self.label_map.flatten().long()).tolist()) if n]
+        return [(k, int(mask.sum())) for k, mask in self.regions()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: name, size, and the share of the picture that each present category covers."""
-        counts = torch.bincount(self.label_map.flatten().long()).tolist()
         total = max(1, self.label_map.numel())
-        shares = {_category(self.categories, k): round(n / total, 6) for k, n in enumerate(counts) if n}
+        shares = {_category(self.categories, k): round(n / total, 6) for k, n in self._pixels()}
         return {"name": self.name, "size_hw": list(self.size_hw), "shares": shares}
 
     def to_coco(self, image_id: int | str = 0, category_ids: tuple[int, ...] | None = None) -> list[dict[str, Any]]:
         """COCO stuff results: one RLE a present category."""
         from bestiary.geometry.masks import encode_rle
 
-        # One class at a time: as many masks as classes would not fit where pictures are large.
         return [
             {
                 "image_id": image_id,
                 "category_id": category_ids[k] if category_ids else k + 1,
-                "segmentation": encode_rle(self.label_map == k).to_coco(),
+                "segmentation": encode_rle(mask).to_coco(),
                 "score": 1.0,
             }
-            for k in self.label_map.unique().tolist()
+            for k, mask in self.regions()
         ]
+
+    def to_labelme(self, tolerance: int | float = 0.0) -> dict[str, Any]:
+        """LabelMe's document: one polygon for each connected region of a category other than "background".
+
+        Args:
+            tolerance: pixels by which outlines may be simplified; 0 keeps the map exactly.
+        """
+        shapes: list[dict[str, Any]] = []
+        for k, mask in self.regions():
+            name = _category(self.categories, k)
+            if name != "background":
+                shapes += labelme.region_shapes(name, mask, None, tolerance)
+        return labelme.document(self.name, self.size_hw, shapes)
 
     def to_pandas(self) -> Any:
         """A data frame with one row a present category: its pixels and its share of the picture."""
-        counts = torch.bincount(self.label_map.flatten().long()).tolist()
-        rows = [(_category(self.categories, k), n, n / self.label_map.numel()) for k, n in enumerate(counts) if n]
+        rows = [(_category(self.categories, k), n, n / self.label_map.numel()) for k, n in self._pixels()]
         return _pandas().DataFrame(rows, columns=["category", "pixels", "share"])
 
-    def draw(self, image: Shaped[Tensor, "C H W"] | None = None) -> UInt8[Tensor, "3 H W"]:
-        """The picture under its coloured classes, with a legend."""
-        return draw.label_map(_picture(image, self.image, self.size_hw), self.label_map, self.categories)
+    def draw(
+        self, image: Shaped[Tensor, "C H W"] | None = None, style: draw.MapStyle = "overlay"
+    ) -> UInt8[Tensor, "3 _h _w"]:
+        """The picture and its classes, with a legend; the styles are those of `draw.label_map`.
+
+        Classes that may overlap are laid over one another, each with its contour: their only style.
+        """
+        picture = _picture(image, self.image, self.size_hw)
+        if self.class_masks is not None:
+            return draw.class_masks(picture, self.class_masks, self.categories)
+        return draw.label_map(picture, self.label_map, self.categories, style=style)
 
 
 Prediction = Classification | Detections | Segmentation

@@ -244,3 +244,36 @@ def test_truth_is_drawn_from_the_richest_annotation() -> None:
         Sample(image, Target(0, found, labels, torch.rand(64, 64), depth), "x", size), ["dog", "cat"], columns=5
     )
     assert sheet.shape == (3, 64 + chip_size_hw("Ag", 9)[0], 5 * 64 + 4 * 4)
+
+
+def test_styles_of_label_maps() -> None:
+    labels = torch.zeros(40, 60, dtype=torch.uint8)
+    labels[:, 20:40] = 1
+    labels[:, 50:] = 255
+    names, cell = ["background", "cell"], torch.tensor(draw.colour_of(1), dtype=torch.uint8)[:, None, None]
+    lines = draw.label_map(grey(40, 60), labels, names, legend=False, style="contours")
+    changed = (lines != 100).any(0)
+    assert changed.any(0).nonzero()[:, 0].tolist() == [20, 39]
+    assert (lines[:, :, [20, 39]] == cell).all()
+    plain = draw.label_map(grey(40, 60), labels, names, legend=False, style="colours")
+    assert (plain[:, :, 20:40] == cell).all()
+    assert (plain[:, :, :20] == 0).all()
+    beside = draw.label_map(grey(40, 60), labels, names, style="side_by_side")
+    assert torch.equal(beside[..., :60], grey(40, 60))
+    assert torch.equal(beside[..., 60:], draw.label_map(grey(40, 60), labels, names))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_style_is_refused() -> None:
+    with pytest.raises(RecordError, match="got 'wild', wanted overlay"):
+        draw.label_map(grey(4, 4), torch.zeros(4, 4, dtype=torch.uint8), ["a"], style="wild")  # type: ignore[arg-type]
+
+
+def test_contours_grow_with_the_picture_and_stay_within_their_region() -> None:
+    for side, width in ((40, 1), (600, 3)):
+        labels = torch.zeros(side, side, dtype=torch.uint8)
+        labels[:, side // 2 :] = 1
+        lines = draw.label_map(grey(side, side), labels, ["a", "b"], legend=False, style="contours")
+        for k, inside in ((0, slice(side // 2 - width, side // 2)), (1, slice(side // 2, side // 2 + width))):
+            assert (lines[:, :, inside] == torch.tensor(draw.colour_of(k), dtype=torch.uint8)[:, None, None]).all()
+        assert int((lines != 100).any(0).sum()) == 2 * width * side

@@ -35,3 +35,17 @@ def test_a_ring_with_a_thing_in_its_hole() -> None:
 def test_other_wishes_for_holes_are_refused() -> None:
     with pytest.raises(RecordError, match='"fill" or "keep"'):
         mask_to_polygons(torch.ones(2, 2).bool(), "drop")  # type: ignore[arg-type]
+    with pytest.raises(RecordError, match="tolerance"):
+        mask_to_polygons(torch.ones(2, 2).bool(), tolerance=-1)
+
+
+def test_simpler_outlines_stay_near_and_lose_what_is_smaller_than_the_tolerance() -> None:
+    mask = torch.zeros(60, 60).bool()
+    mask[5:50, 5:50] = torch.ones(45, 45).tril().bool()  # a staircase
+    mask[20, 8] = False
+    mask[57, 57] = True
+    exact, simple = (mask_to_polygons(mask, "keep", tolerance) for tolerance in (0, 1))
+    assert (len(exact), len(simple)) == (2, 1)
+    assert len(simple[0]) == 6
+    away = (polygons_to_mask(simple, (60, 60)) != mask).sum()
+    assert 0 < away <= 45 + 2

@@ -50,7 +50,7 @@ def objects(
     if masks is not None:
         filled = masks.detach().cpu().numpy()
         for i in order:
-            _put_mask(canvas, filled[i], colours[i])
+            put_mask(canvas, filled[i], colours[i])
     for i in order:
         _put_box(canvas, boxes[i], colours[i])
     if keypoints is not None:
@@ -62,7 +62,8 @@ def objects(
     return close_canvas(canvas)
 
 
-def _put_mask(canvas: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+def put_mask(canvas: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
+    """A soft tint and a contour."""
     import cv2
 
     blend(canvas, mask, colour, 0.4)

@@ -65,7 +65,7 @@ def _points(polygon: Sequence[int | float] | np.ndarray, where: str) -> Float64[
 
 
 def mask_to_polygons(
-    mask: Bool[Tensor, "H W"], holes: Literal["fill", "keep"] = "fill"
+    mask: Bool[Tensor, "H W"], holes: Literal["fill", "keep"] = "fill", tolerance: int | float = 0.0
 ) -> list[Float64[np.ndarray, " P2"]]:
     """Outlines of a mask's connected parts, flat x, y in continuous pixels, largest first.
 
@@ -76,12 +76,15 @@ def mask_to_polygons(
         mask: pixel by pixel.
         holes: polygon formats know no holes. "fill" leaves them out. "keep" has the outline go to each hole, around it,
             and back along the same line, which the even-odd rule does not see: one polygon a part, as with "fill".
+        tolerance: pixels that an outline may be off, for fewer points (Douglas and Peucker, 1973); outlines of which
+            less than three are left, are left out. 0 keeps the mask exactly.
 
     Raises:
-        RecordError: `holes` is neither.
+        RecordError: `holes` is neither, or the tolerance is negative.
     """
     import cv2
 
+    require(tolerance >= 0, "mask_to_polygons(tolerance)", tolerance, "pixels, 0 or more")
     require(holes in ("fill", "keep"), "mask_to_polygons(holes)", repr(holes), '"fill" or "keep"')
     pixels = mask.detach().cpu().numpy().astype(np.uint8)
     # Twice the size: each pixel is 2 x 2, and the outline's centres can be moved to the pixels' outer borders.
@@ -92,8 +95,14 @@ def mask_to_polygons(
     # With two levels, a row of `nesting` is: next, previous, first hole, outline that the hole lies in.
     parents = [-1] * len(outlines) if holes == "fill" or nesting is None else nesting[0, :, 3].tolist()
     for number, (outline, parent) in enumerate(zip(outlines, parents, strict=True)):
-        points = outline.reshape(-1, 2).astype(np.float64) * 0.5 + 0.25
-        rings.setdefault(number if parent < 0 else parent, []).append(points)
+        kept = cv2.approxPolyDP(outline, 2.0 * tolerance, True) if tolerance else outline
+        points = kept.reshape(-1, 2).astype(np.float64) * 0.5 + 0.25
+        if tolerance and len(points) < 3:
+            continue
+        if parent < 0:
+            rings[number] = [points]
+        elif parent in rings:  # a part is listed before its holes
+            rings[parent].append(points)
     parts = sorted(rings.items(), key=lambda part: cv2.contourArea(outlines[part[0]]), reverse=True)
     return [_bridged(ring).reshape(-1) for _, ring in parts]
 

@@ -3,9 +3,9 @@
 `read_image` gives RGB `[C, H, W]`: uint8 stays uint8, 16-bit files become float32 0..1. The same rules hold for
 every format: Exif orientation is applied; grey becomes three equal channels; a palette becomes its colours;
 transparency is laid over white (what a viewer on paper shows; dropping alpha would bring out whatever lies under
-transparent pixels); CMYK becomes RGB; of an animation the first frame is taken; a float file keeps its values; a
-`.npy` file holds `[H, W]` or `[H, W, C]` with any number of channels. OpenCV decodes the common formats from bytes
-that Python read (any path), Pillow the odd ones.
+transparent pixels); CMYK becomes RGB; of an animation the first frame is taken; a float file keeps its values; a TIFF
+of more than four channels keeps them all; a `.npy` file holds `[H, W]` or `[H, W, C]` with any number of channels.
+OpenCV decodes the common formats from bytes that Python read (any path), Pillow and tifffile the odd ones.
 
 The tensors are views of the decoder's `[H, W, C]` memory (channels last): no copy is made, and OpenCV can work on
 them in place.
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bestiary.errors import PictureError
 from bestiary.pictures.headers import Header, is_whole, pillow_without_limit, read_header
+from bestiary.pictures.tiff import TiffPicture
 from bestiary.records import IGNORE_LABEL
 
 SUFFIXES = frozenset(
@@ -65,6 +66,10 @@ def decode_image(
     header = read_header(io.BytesIO(data), where)
     if not allow_truncated and not is_whole(header.kind, data):
         _fail_truncated(where, f"{len(data)} bytes without the end marker")
+    if header.kind == "tiff" and (header.channels > 4 or header.pages):
+        with TiffPicture(data, where) as picture:
+            if picture.channels > 4:
+                return picture.read(0, 0, picture.size_hw)
     array = _decode_opencv(data, header) if _opencv_can(header) else None
     array = _decode_pillow(data, where, allow_truncated) if array is None else upright(array, header.orientation)
     return _to_tensor(array, grey)

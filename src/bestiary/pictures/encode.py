@@ -6,6 +6,7 @@ never half.
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,27 @@ def write_map(path: Path | str, values: UInt8[Tensor, "H W"] | Int[Tensor, "H W"
     )
     array = values.cpu().numpy().astype(np.uint8 if top <= 255 else np.uint16)
     write_bytes(Path(path), _encode(Path(path), np.ascontiguousarray(array), 95))
+
+
+def write_palette_map(path: Path | str, labels: UInt8[Tensor, "H W"], colours: Sequence[tuple[int, int, int]]) -> None:
+    """Write class ids as an indexed PNG, as VOC's are: viewers show the colours, programs read the ids.
+
+    Args:
+        path: ends in `.png`.
+        labels: class of each pixel.
+        colours: red, green, blue 0..255 of each of the 256 ids; black for those beyond.
+    """
+    import io
+
+    from PIL import Image
+
+    require(Path(path).suffix.lower() == ".png", "write_palette_map(path)", Path(path).name, "a .png")
+    picture = Image.fromarray(np.ascontiguousarray(labels.cpu().numpy()))
+    flat = [channel for colour in colours[:256] for channel in colour]
+    picture.putpalette(flat + [0] * (768 - len(flat)))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    write_bytes(Path(path), buffer.getvalue())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any
 
+import numpy as np
+
 from bestiary.errors import PictureError, UsageError
+from bestiary.pictures.tiff import TIFF_STARTS, TiffPicture
 
 DEFAULT_MAX_PIXELS = 200_000_000
 """Largest picture opened unless the environment variable BESTIARY_MAX_PIXELS says otherwise."""
@@ -26,6 +29,7 @@ _PNG_END = b"IEND\xaeB`\x82"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _ORIENTATION = 0x0112
+_SAMPLES = 0x0115
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Header:
         bits: of one channel.
         palette: True where pixels are indices into a table of colours.
         alpha: True where there is an alpha channel or a transparent colour.
+        pages: True of a TIFF with several pictures, which may be the channels of one.
     """
 
     kind: str
@@ -49,6 +54,7 @@ class Header:
     bits: int = 8
     palette: bool = False
     alpha: bool = False
+    pages: bool = False
 
     @property
     def upright_hw(self) -> tuple[int, int]:
@@ -193,6 +199,8 @@ def _read_other(file: BufferedIOBase, where: str) -> Header:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error) as error:
         file.seek(0)
         start = file.read(12)
+        if start.startswith(TIFF_STARTS):
+            return _read_many_channels(file, where)
         got = f"a file that starts with {start!r}"
         raise PictureError(f"got {got}, wanted a picture", where=where, mend="Convert it to PNG or JPEG") from error
     kind = (picture.format or "").lower()
@@ -205,7 +213,17 @@ def _read_other(file: BufferedIOBase, where: str) -> Header:
     bands, mode = picture.getbands(), picture.mode
     bits = 16 if mode.startswith("I;16") else 32 if mode in ("I", "F") else 1 if mode == "1" else 8
     alpha = "A" in bands or "a" in bands or "transparency" in picture.info
-    return Header(kind, (height, width), orientation, len(bands), bits, mode.startswith("P"), alpha)
+    channels, pages = len(bands), False
+    if kind == "tiff":  # of channels that lie apart in the file Pillow sees the first alone
+        channels, pages = max(channels, int(picture.tag_v2.get(_SAMPLES, 1))), bool(picture.is_animated)
+    return Header(kind, (height, width), orientation, channels, bits, mode.startswith("P"), alpha, pages)
+
+
+def _read_many_channels(file: BufferedIOBase, where: str) -> Header:
+    """Of a TIFF that Pillow does not know: five channels, say."""
+    file.seek(0)
+    with TiffPicture(file.read(), where) as picture:
+        return Header("tiff", picture.size_hw, 1, picture.channels, 8 * np.dtype(picture.dtype).itemsize)
 
 
 def _exif_orientation(tiff: bytes) -> int:
