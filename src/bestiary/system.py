@@ -69,6 +69,11 @@ class System(nn.Module):
         """Raw outputs for normalised pixels."""
         raise NotImplementedError
 
+    def observe(self, samples: Sequence[Sample], say: Callable[[str], None] = lambda _: None) -> None:
+        """Take from the training pictures what must be known before the first step (how frequent each class is);
+        nothing, for most systems. What is taken is kept in `arguments`. Arguments as of `FittedSystem.fit`.
+        """
+
     def begin_stage(self, name: str) -> None:
         """Prepare for one stage of a recipe that has several: from now on `loss` is that stage's. Called before each
         stage, and again when it is resumed, so it changes no parameter that an earlier call has changed already.

@@ -13,8 +13,9 @@ from bestiary.records import Target
 class Threshold(PixelSystem):
     """Class 1 where a picture is bright, found in strips of three rows; counts its passes."""
 
-    def __init__(self, **parts: object) -> None:
-        super().__init__(("dark", "bright"), Normalize([0.0], [1.0]), **parts)  # type: ignore[arg-type]
+    def __init__(self, **told: object) -> None:
+        super().__init__(("dark", "bright"), Normalize([0.0], [1.0]))
+        self.take(told)
         self.passes: list[int] = []
 
     def forward(self, pixels: Tensor) -> Tensor:

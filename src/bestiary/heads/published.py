@@ -9,6 +9,12 @@ VOC_20: tuple[str, ...] = (
 )  # fmt: skip
 """PASCAL VOC 2007 and 2012, alphabetical."""
 
+VOC_21: tuple[str, ...] = ("background", *VOC_20)
+"""PASCAL VOC's classes of pixels."""
+
+STANFORD_8: tuple[str, ...] = ("sky", "tree", "road", "grass", "water", "building", "mountain", "foreground")
+"""The Stanford Background data set's classes of pixels, in the order of its labels."""
+
 NO_CATEGORY = "N/A"
 """Stands where COCO's ids have a gap: an output that was never trained."""
 

@@ -1,5 +1,6 @@
 """Looking at a picture more than once when predicting: mirrored, at several scales, and the answers made one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -14,6 +15,20 @@ from bestiary.heads.suppression import Suppression, SuppressionKind
 from bestiary.predictions import Detections
 
 Merge = Literal[SuppressionKind, "weighted"]
+
+
+def require_scales(scales: Sequence[int | float]) -> None:
+    """Raise `UsageError` unless these are different factors on the size that a system works at."""
+    if any(not 0 < scale <= 16 for scale in scales):
+        raise UsageError(f"got {tuple(scales)}, wanted factors above 0 and up to 16", where="test_scales")
+    if len(set(scales)) < len(scales):
+        raise UsageError(f"got {tuple(scales)}, wanted each only once", where="test_scales")
+
+
+def each_view(scales: Sequence[int | float], flip: bool) -> tuple[tuple[float, bool], ...]:
+    """Scale, and whether mirrored, of each view; scale 1 alone where none is given."""
+    flips = (False, True) if flip else (False,)
+    return tuple((float(scale), mirrored) for scale in scales or (1.0,) for mirrored in flips)
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,7 @@ class DetectionViews:
     iou: int | float = 0.5
 
     def __post_init__(self) -> None:
-        if any(not 0 < scale <= 16 for scale in self.scales):
-            raise UsageError(f"got {self.scales}, wanted factors above 0 and up to 16", where="test_scales")
-        if len(set(self.scales)) < len(self.scales):
-            raise UsageError(f"got {self.scales}, wanted each only once", where="test_scales")
+        require_scales(self.scales)
         if self.merge not in get_args(Merge):
             raise UsageError(f"got {self.merge!r}, wanted one of {', '.join(get_args(Merge))}", where="merge")
         if not 0 <= self.iou <= 1:
@@ -45,8 +57,7 @@ class DetectionViews:
     @property
     def each(self) -> tuple[tuple[float, bool], ...]:
         """Scale, and whether mirrored, of each view."""
-        flips = (False, True) if self.flip else (False,)
-        return tuple((float(scale), flip) for scale in self.scales or (1.0,) for flip in flips)
+        return each_view(self.scales, self.flip)
 
     def merged(self, views: list[Detections]) -> Detections:
         """One answer from those of all views, all in pixels of the picture; a single view's as it is."""
