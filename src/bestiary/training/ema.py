@@ -1,6 +1,6 @@
 """An exponential moving average of a system's weights, for measuring and saving."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -57,6 +57,12 @@ class WeightAverage:
                 yield
             finally:
                 torch._foreach_copy_(live, kept)
+
+    def adopt(self, names: Iterable[str]) -> None:
+        """Take these entries as the system has them now."""
+        with torch.no_grad():
+            for name in names:
+                self.averages[name].copy_(self._live[name])
 
     def load(self, averages: Mapping[str, Tensor], updates: int) -> None:
         """Go on from saved averages, whose names must be those of this average."""

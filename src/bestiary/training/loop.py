@@ -27,6 +27,7 @@ from bestiary.training.freezing import freeze
 from bestiary.training.guard import Guard
 from bestiary.training.keeping import Keeper
 from bestiary.training.logs import Curves, ResultsCsv, TensorBoardLog
+from bestiary.training.norms import recompute_norms
 from bestiary.training.optimisers import build_optimiser, set_lr
 from bestiary.training.progress import Progress, plain_scores
 from bestiary.training.run import Run, RunFolder
@@ -296,6 +297,7 @@ class _Loop:
 
     def validate(self, row: dict[str, Any]) -> bool:
         """Measure the weights that would be saved, add the numbers to `row`, keep the weights if best."""
+        self.refresh_norms()
         if self.val_loader is None:
             return False
         with self.keeper.measured_weights():
@@ -312,6 +314,27 @@ class _Loop:
             self.best_scores = found.scores
             self.keeper.write_weights(self.folder.best, self.progress, found)
         return better
+
+    def refresh_norms(self) -> None:
+        """Statistics of batch norms anew, of the weights that would be measured; training itself does not use them."""
+        settings, system = self.settings, self.system
+        if not settings.recompute_norms:
+            return
+        system.train()
+        self.frozen.hold()
+        epoch = self.progress.epoch
+        with self.keeper.measured_weights():
+            names = recompute_norms(
+                system,
+                self.train_loader,
+                settings.recompute_norms,
+                self.engine,
+                batch=settings.batch,
+                seed=settings.seed,
+                epoch=epoch,
+            )
+            if self.average is not None:
+                self.average.adopt(names)
 
     def save(self) -> None:
         """Write the last weights and the state."""

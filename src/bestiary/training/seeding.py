@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-TRAINING, VALIDATION = 0, 1
+TRAINING, VALIDATION, RECOMPUTING = 0, 1, 2
 """Streams: what a batch is drawn for."""
 
 

@@ -63,6 +63,8 @@ class Settings:
         warmup_factor: where warm-up starts.
         clip_norm: longest gradient, in the norm of all parameters together; none for no limit.
         ema: decay of the average of the weights that is then measured and saved (0.999, say); none for no averaging.
+        recompute_norms: before each validation take batch norms' statistics anew, of the weights as they are, over so
+            many training pictures; 0 keeps the running means.
         precision: of the forward and backward pass; auto takes bf16 or fp16 where the processor has it. Scores are
             always taken in fp32.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -104,6 +106,7 @@ class Settings:
     warmup_factor: float = 0.001
     clip_norm: float | None = None
     ema: float | None = None
+    recompute_norms: int = 0
     precision: Precision = "auto"
     device: str = "auto"
     workers: int = 0
@@ -129,7 +132,7 @@ class Settings:
         for name in ("steps", "patience"):
             value = getattr(self, name)
             self._demand(name, value is None or value >= 1, "at least 1, or none")
-        for name in ("warmup_steps", "workers", "keep", "seed"):
+        for name in ("warmup_steps", "recompute_norms", "workers", "keep", "seed"):
             self._demand(name, getattr(self, name) >= 0, "0 or more")
         for name in ("lr", "gamma", "poly_power", "checkpoint_minutes"):
             self._demand(name, 0 < getattr(self, name) < math.inf, "a finite number above 0")
