@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from bestiary.backbones import vgg
 from bestiary.backbones.levels import Level
-from bestiary.backbones.vgg import VGG, VGGClassifier, vgg11_bn_cifar, vgg11_bn_half, vgg16, vgg16_caffe
+from bestiary.backbones.vgg import (
+    VGG,
+    VGGClassifier,
+    vgg11_bn_cifar,
+    vgg11_bn_half,
+    vgg11_bn_half_classifier,
+    vgg16,
+    vgg16_caffe,
+)
 from bestiary.backbones.vgg_table import DEPTHS, FROM_NET_A, layer_names, places, start_from_net_a
 from bestiary.errors import CheckpointError, UsageError
 from bestiary.weights.load import load_state
@@ -205,6 +213,17 @@ def test_the_trunk_for_detectors_on_small_machines() -> None:
     pooled = vgg11_bn_half(maps=("C4", "C5")).eval()
     pooled.load_state_dict(trunk.state_dict())
     torch.testing.assert_close(pooled(pixels), (found, nn.functional.max_pool2d(found, 2)))
+
+
+def test_the_small_trunks_classifier_is_what_it_starts_from() -> None:
+    with torch.device("meta"):
+        classifier = vgg11_bn_half_classifier()
+    assert sum(p.numel() for p in classifier.parameters()) == 4_060_264
+    trunk = vgg11_bn_half(maps=("C5",)).state_dict()
+    assert {n: v.shape for n, v in classifier.state_dict().items() if n.startswith("features.")} == {
+        n: v.shape for n, v in trunk.items()
+    }
+    assert [m.out_features for m in classifier.classifier if isinstance(m, nn.Linear)] == [128, 128, 1000]
 
 
 def test_networks_can_be_traced(unchecked: None) -> None:

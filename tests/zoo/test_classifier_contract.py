@@ -38,7 +38,7 @@ HEAVY = {
 }
 COMPUTED = [name for name in NAMES if name not in HEAVY]
 FILED = {
-    *("alexnet_cifar", "alexnet_2012", "zfnet", "vgg11_bn_cifar", "googlenet_cifar", "googlenet_2014"),
+    *("alexnet_cifar", "alexnet_2012", "zfnet", "vgg11_bn_half", "googlenet_cifar", "googlenet_2014"),
     *("resnet18_cifar", "darknet19_cifar", "squeezenet1_1", "squeezenext23_grouped", "mobilenet_v1_x0_25"),
     *("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v1_g4", "shufflenet_v2_x0_5", "yolo_v1_classifier"),
 }

@@ -5,6 +5,7 @@ Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Reco
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from bestiary.backbones.levels import Level
@@ -26,7 +27,7 @@ FROM_NET_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2")
 CLASSIFIER_NAMES = {"fc6": "1", "fc7": "4", "fc8": "6"}
 
 
-def places(depths: Depths, batch_norm: bool = False) -> dict[str, int]:
+def places(depths: Sequence[int], batch_norm: bool = False) -> dict[str, int]:
     """Where in `features` the paper's layers stand: each convolution itself ("conv3_1") and each pool ("pool3")."""
     found, place = {}, 0
     for block, depth in enumerate(depths, 1):
@@ -86,3 +87,22 @@ def start_from_net_a(state: Mapping[str, Tensor], depths: Depths, batch_norm: bo
     others = sum(depths) - len(FROM_NET_A)
     line = f"starts from net A (VGG-11): {', '.join(FROM_NET_A)} and the fully connected layers; the other {others} "
     return taken, line + "convolutions start fresh"
+
+
+def thinned_fully_connected(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """fc6 and fc7 of a classifier as convolutions of 1,024 filters, the first 3x3: `fc6.weight`, `fc6.bias` and so on;
+    nothing where the state has none.
+
+    Of fc6's 4,096 filters of 7x7 places every fourth and every third place stay, which a dilation puts as far apart as
+    they were; of fc7 every fourth (Chen et al., DeepLab; Liu et al., SSD, section 3.1).
+    """
+    if tuple(state.get("classifier.0.weight", torch.empty(0)).shape) != (4096, WIDTHS[4] * 49):
+        return {}
+    fc6 = state["classifier.0.weight"].view(4096, WIDTHS[4], 7, 7)
+    fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)
+    return {
+        "fc6.weight": fc6[::4, :, ::3, ::3].contiguous(),
+        "fc6.bias": state["classifier.0.bias"][::4].contiguous(),
+        "fc7.weight": fc7[::4, ::4].contiguous(),
+        "fc7.bias": state["classifier.3.bias"][::4].contiguous(),
+    }

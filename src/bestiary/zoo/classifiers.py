@@ -154,6 +154,12 @@ CLASSIFIERS: dict[str, Entry] = {
     "vgg11_bn_cifar": Entry(
         vgg.vgg11_bn_cifar, VGG, vgg_recipes.vgg_small_pictures, "A with batch norm, one hidden layer of 512, for 32x32"
     ),
+    "vgg11_bn_half": Entry(
+        vgg.vgg11_bn_half_classifier,
+        VGG,
+        vgg_recipes.vgg_from_scratch,
+        "A with batch norm, half as wide, two hidden layers of 128",
+    ),
     "darknet19": Entry(darknet.darknet19, DARKNET, darknet_recipes.darknet),
     "darknet19_448": Entry(darknet.darknet19_448, DARKNET, darknet_recipes.darknet_448, "at 448 pixels"),
     "darknet19_cifar": Entry(
