@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from bestiary.backbones.levels import Level
 from bestiary.backbones.residual import BasicBlock, Bottleneck, MSRABottleneck
 from bestiary.backbones.resnet import (
+    DEEP_STEM,
     SMALL_STEM,
     VARIANTS,
     ResNet,
@@ -72,6 +73,24 @@ def test_a_dilated_trunk_samples_the_same_field_as_the_strided_one() -> None:
     dilated.eval()
     # One block a stage: with stride taken out of it, every second place of the finer map is the coarser map.
     torch.testing.assert_close(dilated(pixels)[3][:, :, ::2, ::2], strided(pixels)[3])
+
+
+def test_the_deep_stem_is_three_convolutions_the_last_twice_as_wide() -> None:
+    trunk = ResNet(TINY, stem=DEEP_STEM)
+    shapes = [tuple(m.weight.shape) for m in trunk.conv1.modules() if isinstance(m, nn.Conv2d)]
+    assert shapes == [(64, 3, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3)]
+    assert [name for name in trunk.state_dict() if name.startswith(("conv1", "bn1")) and name.endswith("weight")] == [
+        *(f"conv1.{i}.weight" for i in (0, 1, 3, 4, 6)),
+        "bn1.weight",
+    ]
+    assert tuple(trunk(torch.rand(1, 3, 64, 64))[0].shape) == (1, 64, 16, 16)
+
+
+def test_a_trunk_of_half_the_width_has_the_same_names() -> None:
+    half = ResNet(Variant(BasicBlock, (1, 1, 1, 1), width=32))
+    assert [level.channels for level in half.levels] == [32, 64, 128, 256]
+    assert list(half.state_dict()) == list(ResNet(TINY).state_dict())
+    assert half.conv1.weight.shape[0] == 32
 
 
 def test_the_small_stem_keeps_the_pictures_size() -> None:

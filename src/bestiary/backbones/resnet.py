@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from bestiary.backbones.levels import Level, Trunk
 from bestiary.backbones.pooled import PooledClassifier
-from bestiary.backbones.residual import BasicBlock, Block, Bottleneck, MSRABottleneck
+from bestiary.backbones.residual import BasicBlock, Block, Bottleneck, MSRABottleneck, conv3x3
 from bestiary.errors import UsageError
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.frozen_norm import FrozenBatchNorm2d, NormLayer
@@ -26,25 +26,33 @@ from bestiary.layers.frozen_norm import FrozenBatchNorm2d, NormLayer
 
 @dataclass(frozen=True)
 class Stem:
-    """The first convolution: its kernel and stride, and whether 3x3/2 max pooling follows."""
+    """The first convolution: its kernel and stride, and whether 3x3/2 max pooling follows.
+
+    `deep` puts two more 3x3 convolutions behind it, the last of them twice as wide (PSPNet's authors; "v1c").
+    """
 
     kernel: int
     stride: int
     pool: bool
+    deep: bool = False
 
 
 IMAGENET_STEM = Stem(kernel=7, stride=2, pool=True)
 SMALL_STEM = Stem(kernel=3, stride=1, pool=False)
+DEEP_STEM = Stem(kernel=3, stride=2, pool=True, deep=True)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One column of table 1: the block, how many a stage, and the 3x3's groups and width per group at width 64."""
+    """One column of table 1: the block, how many a stage, the 3x3's groups and width per group at width 64, and the
+    width of the stem and the first stage.
+    """
 
     block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
     groups: int = 1
     group_width: int = 64
+    width: int = 64
 
 
 VARIANTS: dict[str, Variant] = {
@@ -84,7 +92,7 @@ class ResNet(Trunk):
     """
 
     layer_names: ClassVar[Mapping[str, str]] = LAYER_NAMES
-    conv1: nn.Conv2d
+    conv1: nn.Module
     bn1: nn.Module
     maxpool: nn.Module
     layer1: nn.Sequential
@@ -104,12 +112,13 @@ class ResNet(Trunk):
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
-        self.conv1 = nn.Conv2d(in_channels, 64, stem.kernel, stem.stride, stem.kernel // 2, bias=False)
-        self.bn1 = norm(64)
+        channels = variant.width * (2 if stem.deep else 1)
+        self.conv1 = _first_convolutions(stem, in_channels, variant.width, norm)
+        self.bn1 = norm(channels)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem.pool else nn.Identity()
-        channels, dilation, reach, levels = 64, 1, stem.stride * (2 if stem.pool else 1), []
+        dilation, reach, levels = 1, stem.stride * (2 if stem.pool else 1), []
         for stage, (depth, dilated) in enumerate(zip(variant.depths, (False, *dilate), strict=True)):
-            width, stride, first_dilation = 64 * 2**stage, 1 if stage == 0 or dilated else 2, dilation
+            width, stride, first_dilation = variant.width * 2**stage, 1 if stage == 0 or dilated else 2, dilation
             dilation = dilation * 2 if dilated else dilation
             blocks = []
             for i in range(depth):
@@ -136,7 +145,7 @@ class ResNetClassifier(PooledClassifier):
         **{f"C{i + 1}": f"layer{i}" for i in range(1, 5)},
         "pool5": "mean",
     }
-    conv1: nn.Conv2d
+    conv1: nn.Module
     bn1: nn.Module
     maxpool: nn.Module
     layer1: nn.Sequential
@@ -147,6 +156,15 @@ class ResNetClassifier(PooledClassifier):
     def maps(self, pixels: Float[Tensor, "B C H W"]) -> tuple[Float[Tensor, "B _c _h _w"], ...]:
         """The trunk's levels, by the parts that are now its own."""
         return stages(self, pixels)
+
+
+def _first_convolutions(stem: Stem, in_channels: int, width: int, norm: NormLayer) -> nn.Module:
+    """What stands before the first norm."""
+    first = nn.Conv2d(in_channels, width, stem.kernel, stem.stride, stem.kernel // 2, bias=False)
+    if not stem.deep:
+        return first
+    second, third = conv3x3(width, width, 1), conv3x3(width, 2 * width, 1)
+    return nn.Sequential(first, norm(width), nn.ReLU(inplace=True), second, norm(width), nn.ReLU(inplace=True), third)
 
 
 def stages(network: ResNet | ResNetClassifier, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bestiary.backbones.levels import Level, Trunk
 from bestiary.backbones.vgg import convolutions, initialise
-from bestiary.backbones.vgg_table import DEPTHS, WIDTHS, places
+from bestiary.backbones.vgg_table import DEPTHS, WIDTHS, places, thinned_fully_connected
 
 START_LENGTH = 20.0
 """Of conv4_3's vectors (section 3.1, after ParseNet)."""
@@ -111,9 +111,6 @@ def start_from_vgg(state: Mapping[str, Tensor], prefix: str = "backbone.") -> tu
     """The convolutions of a VGG-16 classifier, and fc6 and fc7 thinned out, by the names of `SSDVGG`, and a line that
     says so; any other state as it is, with no line.
 
-    fc6 has 4,096 filters of 7x7 places and becomes 1,024 of 3x3: every fourth filter, and every third place, which
-    the dilation puts as far apart as they were; fc7 likewise (section 3.1; Chen et al., DeepLab).
-
     Args:
         state: of the classifier, or of its convolutions alone.
         prefix: of the new names.
@@ -129,13 +126,10 @@ def start_from_vgg(state: Mapping[str, Tensor], prefix: str = "backbone.") -> tu
             beyond = int(place) - where["pool4"]
             own = f"features.{place}" if beyond < 0 else f"extra.0.{beyond}"
             taken[f"{prefix}{own}.{kind}"] = value
-    if tuple(state.get("classifier.0.weight", torch.empty(0)).shape) == (4096, WIDTHS[4] * 49):
-        fc6 = state["classifier.0.weight"].view(4096, WIDTHS[4], 7, 7)
-        fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)
-        taken[f"{prefix}extra.0.7.1.weight"] = fc6[::4, :, ::3, ::3].contiguous()
-        taken[f"{prefix}extra.0.7.1.bias"] = state["classifier.0.bias"][::4].contiguous()
-        taken[f"{prefix}extra.0.7.3.weight"] = fc7[::4, ::4].contiguous()
-        taken[f"{prefix}extra.0.7.3.bias"] = state["classifier.3.bias"][::4].contiguous()
+    thinned = thinned_fully_connected(state)
+    if thinned:
+        places_of = {"fc6": "extra.0.7.1", "fc7": "extra.0.7.3"}
+        taken |= {f"{prefix}{places_of[name[:3]]}{name[3:]}": value for name, value in thinned.items()}
         found = "its convolutions, and fc6 and fc7 thinned out"
     return taken, f"starts from a classifier: {found}"
 
