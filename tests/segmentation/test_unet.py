@@ -10,10 +10,12 @@ from bestiary.records import Target
 from bestiary.segmentation.unet import CATEGORIES, UNet, unet
 
 
-def small(**parts: object) -> UNet:
+def small(tile_output: int = 388, **told: object) -> UNet:
     """A thin paper net in double precision, so that equality is not a matter of rounding."""
     torch.manual_seed(0)
-    return unet(width=4, **parts).double().eval()  # type: ignore[arg-type]
+    net = unet(width=4, tile_output=tile_output).double().eval()
+    net.take(told)
+    return net
 
 
 def whole(net: UNet, image: Tensor) -> Tensor:
@@ -227,13 +229,20 @@ def test_colour_pictures_become_grey_and_channel_counts_are_parts() -> None:
 
 def test_bad_arguments_are_named() -> None:
     for bad, words in (
-        ({"categories": ["cell"]}, "1 categories, wanted 2 to 255"),
-        ({"class_weights": [1.0]}, "1 weights for 2 categories"),
-        ({"predict_size": 0}, "predict_size"),
+        ({"categories": ["cell"] * 256}, "256 categories, wanted 2 to 255"),
         ({"tile_output": 10}, "tiles of 10 pixels, wanted at least 20"),
     ):
         with pytest.raises(UsageError, match=words):
             unet(width=2, **bad)
+    for bad, words in (
+        ({"class_weights": [1.0]}, "1 weights for 2 categories"),
+        ({"class_weights": [1.0, -1.0]}, "wanted no negative weight"),
+        ({"predict_size": 0}, "predict_size"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            unet(width=2).take(bad)
+    with pytest.raises(UsageError, match="1 categories, wanted 2 to 255"):
+        unet(["cell"], width=2).take({})
 
 
 def test_bad_targets_are_named() -> None:

@@ -9,10 +9,10 @@ from bestiary.records import Target
 from bestiary.segmentation.unet import UNetPadded, unet_padded, unet_padded_bilinear, unet_padded_small
 
 
-def small(bilinear: bool = False, **parts: object) -> UNetPadded:
+def small(bilinear: bool = False, **told: object) -> UNetPadded:
     torch.manual_seed(0)
-    build = unet_padded_bilinear if bilinear else unet_padded
-    net = build(width=4, **parts)  # type: ignore[arg-type]
+    net = (unet_padded_bilinear if bilinear else unet_padded)(width=4)
+    net.take(told)
     for module in net.modules():  # statistics as after some training, so that evaluation mode is not the identity
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]

@@ -10,7 +10,6 @@ state names are those of the most used public implementation (`inc`, `down1`-`do
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -18,20 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bestiary.errors import RecordError
-from bestiary.heads.segmentation import PixelSystem, extend, of_equal_size, require_label_maps, stack_weights
-from bestiary.layers.overlap_tile import ValidGeometry, plan_tiles
+from bestiary.heads.whole_picture import PixelOutputs, WholePicture
+from bestiary.layers.overlap_tile import InputGeometry, plan_tiles
 from bestiary.layers.preprocess import Normalize
-from bestiary.losses.segmentation import count_labelled, dice_loss, pixel_cross_entropy, pixel_cross_entropy_loss
-from bestiary.records import IGNORE_LABEL, Losses, Target
-from bestiary.system import Images
+from bestiary.losses.pixel_objective import PixelObjective
 
 CATEGORIES = ("background", "cell")
 """The paper's two classes."""
 
 
-class UNet(PixelSystem):
+class UNet(WholePicture):
     """The paper's network: 23 convolutions without padding; 572 x 572 in, 388 x 388 out; 31,030,658 parameters for 1
     -> 2.
+
+    The loss is equation 1, divided by the labelled pixels; `target.weight_map`, where there is one, weighs the pixels
+    (`transforms.border_weights` makes it by equation 2).
 
     Args:
         categories: as in `PixelSystem`.
@@ -39,12 +39,9 @@ class UNet(PixelSystem):
         width: channels of the first level; each deeper one has twice as many.
         dropout: probability at the end of the contracting path: after its last two levels.
         tile_output: largest side of a predicted tile, pixels. It bounds the memory and never changes a prediction.
-        class_weights: as in `PixelSystem`.
-        predict_size: as in `PixelSystem`.
-        keep_probs: as in `PixelSystem`.
     """
 
-    geometry: ClassVar[ValidGeometry] = ValidGeometry(margin=92, grid=16, smallest=4)
+    geometry = InputGeometry(margin=92, grid=16, smallest=4)
 
     contracting: nn.ModuleList
     upward: nn.ModuleList
@@ -58,11 +55,8 @@ class UNet(PixelSystem):
         width: int = 64,
         dropout: float = 0.5,
         tile_output: int = 388,
-        class_weights: Sequence[float] | None = None,
-        predict_size: int | None = None,
-        keep_probs: bool = False,
     ) -> None:
-        super().__init__(categories, normalize, class_weights, predict_size, keep_probs)
+        super().__init__(categories, normalize)
         plan_tiles(1, self.geometry, tile_output)  # refuses a size that cannot tile
         self.tile_output = tile_output
         widths = [width * 2**level for level in range(5)]
@@ -75,7 +69,7 @@ class UNet(PixelSystem):
         self.classifier = nn.Conv2d(width, len(categories), 1)
         self.apply(_he_init)
 
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H2 W2"]:
+    def outputs(self, pixels: Float[Tensor, "B C H W"]) -> PixelOutputs:
         """Logits of the centre, 184 pixels smaller on both sides.
 
         Raises:
@@ -94,33 +88,7 @@ class UNet(PixelSystem):
         for up, convs in zip(self.upward, self.expanding, strict=True):
             raised = up(features)  # 56 104 200 392
             features = convs(torch.cat([_centre(skips.pop(), raised), raised], dim=1))
-        return self.classifier(features)
-
-    def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
-        """Equation 1 over the pictures, mirrored as far as the output needs to cover them, divided by the labelled
-        pixels.
-
-        `target.weight_map`, where there is one, weighs the pixels (`transforms.border_weights` makes it by equation 2);
-        pictures of different sizes are run one size after another.
-
-        Raises:
-            RecordError: a target without label map, of another size than its picture, or with a label that is no
-            category.
-        """
-        pictures = list(images)
-        truth = require_label_maps(pictures, targets)
-        total = next(self.parameters()).new_zeros(())
-        for indices in of_equal_size(pictures):
-            height, width = truth[indices[0]].shape
-            side_h, side_w = (self.geometry.covering(side) + 2 * self.geometry.margin for side in (height, width))
-            corner = -self.geometry.margin
-            pixels = self.prepare(torch.stack([pictures[i] for i in indices]), corner, corner, (side_h, side_w))
-            logits = self(pixels)[..., :height, :width]
-            label_maps = torch.stack([truth[i] for i in indices])
-            weights = stack_weights([targets[i] for i in indices], [truth[i] for i in indices], (height, width))
-            total = total + pixel_cross_entropy(logits, label_maps, self.class_weights, weights).sum()
-        labelled = sum(int(count_labelled(label_map)) for label_map in truth)
-        return Losses({"cross_entropy": total / max(1, labelled)})
+        return PixelOutputs(self.classifier(features))
 
     def logit_windows(self, images: Shaped[Tensor, "B C H W"]) -> Iterator[tuple[int, int, Float[Tensor, "B K _h _w"]]]:
         """Tiles whose origins are multiples of 16: they equal the prediction of the whole picture at once."""
@@ -135,12 +103,13 @@ class UNet(PixelSystem):
                 yield top, left, logits[..., : height - top, : width - left]
 
 
-class UNetPadded(PixelSystem):
+class UNetPadded(WholePicture):
     """The padded form with batch norm: output as large as the input; 31,037,698 parameters for 3 -> 2, bilinear
     17,263,042.
 
     Pictures are mirrored at the right and bottom up to multiples of 16 (32 at least), for training as for predicting,
-    and the output is cropped; `forward` itself takes any size from 16 on and pads the upsampled map to the skip's.
+    and the output is cropped; `forward` itself takes any size from 16 on and pads the upsampled map to the skip's. The
+    loss is the mean cross-entropy of the labelled pixels plus 1 - Dice over all classes and pictures of the batch.
 
     Args:
         categories: as in `PixelSystem`.
@@ -148,10 +117,11 @@ class UNetPadded(PixelSystem):
         width: channels of the first level; each deeper one has twice as many.
         bilinear: upsample by interpolation (corners aligned) with half the channels below, instead of transposed
             convolution.
-        class_weights: as in `PixelSystem`.
-        predict_size: as in `PixelSystem`.
-        keep_probs: as in `PixelSystem`.
     """
+
+    objective = PixelObjective(("cross_entropy", "dice"))
+    # 32 at least: of 16 one value would be left at the bottom, of which batch norm cannot take a variance
+    geometry = InputGeometry(grid=16, smallest=32)
 
     def __init__(
         self,
@@ -159,11 +129,8 @@ class UNetPadded(PixelSystem):
         normalize: Normalize,
         width: int = 64,
         bilinear: bool = False,
-        class_weights: Sequence[float] | None = None,
-        predict_size: int | None = None,
-        keep_probs: bool = False,
     ) -> None:
-        super().__init__(categories, normalize, class_weights, predict_size, keep_probs)
+        super().__init__(categories, normalize)
         w, share = width, 2 if bilinear else 1
         self.inc = DoubleConv(self.in_channels, w)
         self.down1 = Down(w, 2 * w)
@@ -176,7 +143,7 @@ class UNetPadded(PixelSystem):
         self.up4 = Up(2 * w, w, bilinear)
         self.outc = OutConv(w, len(categories))
 
-    def forward(self, pixels: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
+    def outputs(self, pixels: Float[Tensor, "B C H W"]) -> PixelOutputs:
         """Logits of every pixel.
 
         Raises:
@@ -194,32 +161,7 @@ class UNetPadded(PixelSystem):
         features = self.up2(features, x3)
         features = self.up3(features, x2)
         features = self.up4(features, x1)
-        return self.outc(features)
-
-    def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
-        """Mean cross-entropy of the labelled pixels, and 1 - Dice over all classes and pictures of the batch.
-
-        Pictures of different sizes become one batch of the largest's size: what is added is mirrored and ignored.
-
-        Raises:
-            RecordError: a target without label map, of another size than its picture, or with a label that is no
-            category.
-        """
-        pictures = list(images)
-        truth = require_label_maps(pictures, targets)
-        side_h, side_w = (_padded_side(max(m.shape[axis] for m in truth)) for axis in (0, 1))
-        logits = self(torch.cat([self.prepare(picture[None], 0, 0, (side_h, side_w)) for picture in pictures]))
-        label_maps = torch.stack([extend(m, (side_h, side_w), IGNORE_LABEL) for m in truth])
-        weight_maps = stack_weights(targets, truth, (side_h, side_w))
-        labelled = count_labelled(label_maps)
-        cross_entropy = pixel_cross_entropy_loss(logits, label_maps, labelled, self.class_weights, weight_maps)
-        return Losses({"cross_entropy": cross_entropy, "dice": dice_loss(logits, label_maps)})
-
-    def logit_windows(self, images: Shaped[Tensor, "B C H W"]) -> Iterator[tuple[int, int, Float[Tensor, "B K _h _w"]]]:
-        """The whole pictures at once."""
-        height, width = int(images.shape[-2]), int(images.shape[-1])
-        pixels = self.prepare(images, 0, 0, (_padded_side(height), _padded_side(width)))
-        yield 0, 0, self(pixels)[..., :height, :width]
+        return PixelOutputs(self.outc(features))
 
 
 class DoubleConv(nn.Module):
@@ -294,10 +236,7 @@ def unet(
     categories: Sequence[str] | None = None,
     in_channels: int = 1,
     width: int = 64,
-    class_weights: Sequence[float] | None = None,
     tile_output: int = 388,
-    predict_size: int | None = None,
-    keep_probs: bool = False,
 ) -> UNet:
     """`UNet` for grey pictures; `categories=None` gives background and cell.
 
@@ -307,24 +246,26 @@ def unet(
     Other arguments as `unet_padded`.
     """
     normalize = Normalize([0.5] * in_channels, [0.5] * in_channels)
-    return UNet(
-        categories or CATEGORIES,
-        normalize,
-        width,
-        tile_output=tile_output,
-        class_weights=class_weights,
-        predict_size=predict_size,
-        keep_probs=keep_probs,
-    )
+    return UNet(categories or CATEGORIES, normalize, width, tile_output=tile_output)
+
+
+def unet_small(
+    categories: Sequence[str] | None = None,
+    in_channels: int = 1,
+    width: int = 16,
+    tile_output: int = 388,
+) -> UNet:
+    """`unet` a quarter as wide, which trains on a laptop: 1.9 million parameters.
+
+    Arguments as `unet`.
+    """
+    return unet(categories, in_channels, width, tile_output)
 
 
 def unet_padded(
     categories: Sequence[str] | None = None,
     in_channels: int = 3,
     width: int = 64,
-    class_weights: Sequence[float] | None = None,
-    predict_size: int | None = None,
-    keep_probs: bool = False,
 ) -> UNetPadded:
     """Padded, batch norm, transposed convolutions, pictures as 0..1: the public implementation's default layout.
 
@@ -332,43 +273,34 @@ def unet_padded(
         categories: K names; None gives the paper's two.
         in_channels: channels of a picture.
         width: channels of the first level; each level below doubles them.
-        class_weights: K factors on the cross entropy of each class.
-        predict_size: shorter side that pictures are brought to before prediction; None leaves them as they are.
-        keep_probs: predictions also hold the probability of every class.
     """
     normalize = Normalize([0.0] * in_channels, [1.0] * in_channels)
-    return UNetPadded(categories or CATEGORIES, normalize, width, False, class_weights, predict_size, keep_probs)
+    return UNetPadded(categories or CATEGORIES, normalize, width, False)
 
 
 def unet_padded_bilinear(
     categories: Sequence[str] | None = None,
     in_channels: int = 3,
     width: int = 64,
-    class_weights: Sequence[float] | None = None,
-    predict_size: int | None = None,
-    keep_probs: bool = False,
 ) -> UNetPadded:
     """`unet_padded` with bilinear upsampling: 17.3 instead of 31.0 million parameters.
 
     Arguments as `unet_padded`.
     """
     normalize = Normalize([0.0] * in_channels, [1.0] * in_channels)
-    return UNetPadded(categories or CATEGORIES, normalize, width, True, class_weights, predict_size, keep_probs)
+    return UNetPadded(categories or CATEGORIES, normalize, width, True)
 
 
 def unet_padded_small(
     categories: Sequence[str] | None = None,
     in_channels: int = 3,
     width: int = 16,
-    class_weights: Sequence[float] | None = None,
-    predict_size: int | None = None,
-    keep_probs: bool = False,
 ) -> UNetPadded:
     """`unet_padded` a quarter as wide, which trains on a laptop: 1.9 million parameters for two categories.
 
     Arguments as `unet_padded`.
     """
-    return unet_padded(categories, in_channels, width, class_weights, predict_size, keep_probs)
+    return unet_padded(categories, in_channels, width)
 
 
 def _two_valid_convs(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -389,8 +321,3 @@ def _he_init(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=math.sqrt(2 / (module.in_channels * taps)))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _padded_side(side: int) -> int:
-    # 32 at least: of 16 one value would be left at the bottom, of which batch norm cannot take a variance
-    return max(32, -(-side // 16) * 16)
