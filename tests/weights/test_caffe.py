@@ -10,8 +10,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from torch import nn
 
 from bestiary import zoo
+from bestiary.backbones.fcn_vgg import ConvolutionalVGG
+from bestiary.backbones.vgg import VGG
+from bestiary.backbones.vgg_table import DEPTHS, places
 from bestiary.errors import CheckpointError
 from bestiary.layers.preprocess import Normalize
+from bestiary.segmentation.deeplab_v1 import DeepLabV1
+from bestiary.segmentation.fcn import FCN, SKIPS
 from bestiary.verbs.models import load_weights
 from bestiary.weights.caffe import load_caffe, read_caffe
 
@@ -150,3 +155,62 @@ def test_broken_files(tmp_path: Path, net_message: Any) -> None:
     path.write_bytes(net_message(name="empty").SerializeToString())
     with pytest.raises(CheckpointError, match="no layer with numbers"):
         read_caffe(path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_system_that_knows_the_layers_names_takes_them_by_these(tmp_path: Path, net_message: Any, old: bool) -> None:
+    """A fully convolutional net, from a file of its own kind, of a net before it, and of a classifier."""
+
+    def thin(stride: Any, categories: int = 3) -> FCN:
+        maps = tuple(reversed(SKIPS[stride]))
+        trunk = ConvolutionalVGG(DEPTHS["vgg11"], maps=maps, width=1 / 32, fc_width=4)
+        names = [str(i) for i in range(categories)]
+        return FCN(trunk, names, stride=stride, normalize=Normalize((0.4, 0.45, 0.5), (1 / 255,) * 3, "bgr"))
+
+    file, system = layers_of(thin(8)), thin(8)
+    path = write(tmp_path / "fcn8s.caffemodel", net_message, file, old)
+    load_caffe(system, path)
+    assert all(np.array_equal(a, b) for a, b in zip(flat(layers_of(system)), flat(file), strict=True))
+
+    before, finer = layers_of(thin(16)), thin(8)
+    report = load_caffe(finer, write(tmp_path / "fcn16s.caffemodel", net_message, before, old))
+    assert report.summary().startswith("starts from an FCN: its convolutions, fc6, fc7, score_fr, score_pool4")
+    assert all(np.array_equal(a, b) for a, b in zip(layers_of(finer)["score_fr"], before["score_fr"], strict=True))
+    assert not finer.get_parameter("score_pool3.weight").any()
+
+    matrix = {name: blobs for name, blobs in file.items() if name.startswith("conv")}
+    matrix["fc6"] = [file["fc6"][0].reshape(4, -1), file["fc6"][1]]
+    matrix["fc7"] = [file["fc7"][0].reshape(4, 4), file["fc7"][1]]
+    matrix["fc8"] = [numbers(1000, 4), numbers(1000)]
+    system = thin(32)
+    report = load_caffe(system, write(tmp_path / "vgg.caffemodel", net_message, matrix, old))
+    assert report.summary() == "starts from a classifier: its convolutions, fc6, fc7"
+    assert np.array_equal(layers_of(system)["fc6"][0], file["fc6"][0])
+
+
+def layers_of(system: FCN) -> dict[str, list[np.ndarray]]:
+    """What the network's layers hold, by Caffe's names."""
+    blocks, found = iter([n for n in places(system.backbone.depths) if n.startswith("conv")]), {}
+    for path, module in system.named_modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            name = next(blocks) if ".features." in path else path.rpartition(".")[2]
+            found[name] = [p.detach().numpy().copy() for p in module.parameters()]
+    return found
+
+
+def flat(layers: dict[str, list[np.ndarray]]) -> list[np.ndarray]:
+    return [blob for blobs in layers.values() for blob in blobs]
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_deeplabs_own_files_fit_layer_by_layer(old: bool, net_message: Any, tmp_path: Path) -> None:
+    trunk = VGG(DEPTHS["vgg16"], output_stride=8, maps=("C5",), width=1 / 16)
+    system = DeepLabV1(("a", "b"), Normalize(channel_order="bgr"), trunk, width=8)
+    parameters = list(system.named_parameters())
+    blobs = [numbers(*p.shape, seed=i) for i, (_, p) in enumerate(parameters)]
+    names = [*(n for n in places(DEPTHS["vgg16"]) if n.startswith("conv")), "fc6", "fc7", "fc8_voc12"]
+    layers = {name: blobs[2 * i : 2 * i + 2] for i, name in enumerate(names)}
+    report = load_caffe(system, write(tmp_path / "train2.caffemodel", net_message, layers, old))
+    assert len(report.loaded) == len(parameters) == 32
+    for (name, parameter), blob in zip(parameters, blobs, strict=True):
+        assert torch.equal(parameter.detach(), torch.from_numpy(blob)), name

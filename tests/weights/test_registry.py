@@ -20,7 +20,7 @@ def test_every_entry_is_whole() -> None:
         said = json.loads(json.dumps(entry.to_dict()))
         assert said["training_data"] == entry.data.name
         assert said["terms"]
-    assert len({entry.name for entry in FILES}) == len({entry.file for entry in FILES}) == len(FILES) == 43
+    assert len({entry.name for entry in FILES}) == len({entry.file for entry in FILES}) == len(FILES) == 48
 
 
 def test_entries_as_published() -> None:
@@ -36,6 +36,10 @@ def test_entries_as_published() -> None:
     assert detector.norm_eps == 0.0
     assert detector.categories == "coco-91"
     assert detector.scores == {"box_ap": 37.0}
+    labeller = find_entry("deeplabv3_mobilenet_v3_large")
+    assert labeller.file == "deeplabv3_mobilenet_v3_large-fc3c493d.pth"
+    assert (labeller.resize, labeller.crop, labeller.categories) == (520, None, "voc-21")
+    assert labeller.scores == {"mean_iou": 60.3, "pixel_accuracy": 91.2}
 
 
 @pytest.mark.parametrize(

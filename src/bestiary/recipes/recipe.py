@@ -64,7 +64,7 @@ class Recipe:
     """How a model is trained.
 
     Attributes:
-        task: "classification", "detection", "segmentation".
+        task: "classification", "detection", "segmentation" ...; where the pictures' fields can change it, theirs.
         settings: the loop: optimiser, schedule, precision, checkpoints; or how a system without gradients is fitted.
             Of a recipe with stages, the first one's.
         pictures: sizes and augmentation.
@@ -88,6 +88,7 @@ class Recipe:
             raise UsageError(f"got {', '.join(names)}, wanted a name each", where="Recipe.stages")
         if self.stages:
             object.__setattr__(self, "settings", self.stages[0].settings)
+        object.__setattr__(self, "task", getattr(self.pictures, "task", self.task))
 
     def fields(self) -> dict[str, Field]:
         """Every settable field by name: the loop's, the pictures', the constructor's, and each stage's as

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bestiary.errors import CheckpointError
+from bestiary.system import System
 from bestiary.weights.load import LoadReport, load_state
 
 LAYERS_V1, LAYERS = 2, 100
@@ -27,6 +28,9 @@ NAME, BLOBS = 1, 7
 LEGACY_SHAPE = (1, 2, 3, 4)
 DATA, SHAPE, DOUBLE_DATA = 5, 7, 8
 """Numbers of the fields in Caffe's schema."""
+
+PARTS = ("weight", "bias")
+"""What a layer's blobs are."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def load_caffe(model: nn.Module, path: str | Path) -> LoadReport:
     """Fit a Caffe file to a network of the same layers in the same order: AlexNet's, VGG's and SqueezeNet's kind.
 
     Convolutions and linear layers take the file's layers one after another; every shape must agree, but for a last
-    layer of other categories, which keeps its initial values.
+    layer of other categories, which keeps its initial values. A system that knows Caffe's names of layers
+    (`System.start_state`) takes them by these.
 
     Raises:
         CheckpointError: the file is broken, has another number of layers or other shapes, or the network takes RGB.
@@ -76,13 +81,16 @@ def load_caffe(model: nn.Module, path: str | Path) -> LoadReport:
         mend = "Choose the form of the network that is named for Caffe (vgg16_caffe)"
         raise CheckpointError("Caffe's nets take blue, green, red, and this one takes RGB", where=str(path), mend=mend)
     layers = read_caffe(path)
+    named = {f"{layer.name}.{part}": blob for layer in layers for part, blob in zip(PARTS, layer.blobs, strict=False)}
+    if isinstance(model, System) and model.start_state(named)[1]:
+        return load_state(model, named, model.model_name, where=str(path))
     places = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     if len(layers) != len(places):
         got, wanted = f"{len(layers)} layers ({_ends(layers)})", f"{len(places)} convolutions and linear layers"
         raise CheckpointError(f"got {got}, wanted {wanted}", where=str(path), mend="Is it the file of another network?")
     own, state = model.state_dict(), {}
     for layer, place in zip(layers, places, strict=True):
-        for part, blob in zip(("weight", "bias"), layer.blobs, strict=False):
+        for part, blob in zip(PARTS, layer.blobs, strict=False):
             name = f"{place}.{part}"
             state[name] = _without_leading_ones(blob, own[name].ndim) if name in own else blob
     return load_state(model, state, getattr(model, "model_name", ""), where=str(path))

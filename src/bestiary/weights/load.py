@@ -24,6 +24,7 @@ from bestiary.weights.converters import (
     set_frozen_norm_eps,
     strip_prefix,
 )
+from bestiary.weights.first_layer import colour_filters, for_channels
 from bestiary.weights.registry import Published, find_entry
 from bestiary.weights.store import Progress, fetch
 
@@ -59,6 +60,7 @@ class LoadReport:
             pictures that the file was measured with), by the names of its constructor. Whoever writes the model to a
             checkpoint must keep them.
         note: what was taken over from another network, where the state was of one (`System.start_state`).
+        adapted: the first convolution, if it was made to fit other channels than colours (`weights.first_layer`).
     """
 
     loaded: tuple[str, ...] = ()
@@ -68,10 +70,15 @@ class LoadReport:
     new_head: tuple[Mismatch, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    adapted: Mismatch | None = None
 
     def summary(self) -> str:
         """One line for the user."""
         parts = [self.note or f"{len(self.loaded)} entries loaded"]
+        if self.adapted is not None:
+            here = self.adapted.model_shape[1]
+            sees = "1 channel: the sum" if here == 1 else f"{here} channels: each 3/{here} of the mean"
+            parts.append(f"{self.adapted.name} made to see {sees} over red, green and blue")
         if self.new_head:
             numbers = ", ".join(f"{m.name} {m.file_shape[0]} -> {m.model_shape[0]}" for m in self.new_head)
             parts.append(f"new head for other categories, at its initial values: {numbers}")
@@ -123,8 +130,9 @@ def load_state(
     """Copy a state into a model; if it does not fit, the model stays as it was.
 
     Names of torchvision's first detectors are translated where the model has the newer ones; counters of batch norms
-    may be missing or superfluous. Of another network's state that the model can start from (`System.start_state`), it
-    takes that part and keeps the rest of its own.
+    may be missing or superfluous; where other categories may be, a first convolution over colours is made to fit other
+    channels (`weights.first_layer`). Of another network's state that the model can start from (`System.start_state`),
+    it takes that part and keeps the rest of its own.
 
     Args:
         model: gets the values, converted to its own types and devices.
@@ -147,7 +155,11 @@ def load_state(
     state = {**own, **start} if note else state
     renamed = rename_detector_v1(state)
     entries = dict(state) if set(state) <= set(own) else renamed
-    report = _compare(own, match_norm_counters(entries, own), new_head)
+    adapted = None
+    if new_head and (first := colour_filters(entries, own)) is not None:
+        adapted = Mismatch(first, tuple(entries[first].shape), tuple(own[first].shape))
+        entries = {**entries, first: for_channels(entries[first], adapted.model_shape[1])}
+    report = replace(_compare(own, match_norm_counters(entries, own), new_head), adapted=adapted)
     refused = [problem for problem in report.problems() if problem[1]]
     if (strict and refused) or not report.loaded:
         message = "; ".join(_describe(kind, names, own, entries) for kind, names in refused) or "nothing in it fits"
@@ -165,8 +177,8 @@ def load_published(
 ) -> LoadReport:
     """Find or fetch the published weights called `name` (`registry.find_entry`), and load them with all they ask for.
 
-    Of a file that has numbers for one part only, the rest of the model keeps its own. A classifier that was not told
-    otherwise takes over the size of pictures that the file was measured with.
+    Of a file that has numbers for one part only, the rest of the model keeps its own. A classifier or labeller that was
+    not told otherwise takes over the size of pictures that the file was measured with.
 
     Raises:
         UsageError: nothing is called so.
@@ -192,6 +204,8 @@ def _tell(model: nn.Module, entry: Published) -> dict[str, Any]:
     chosen: Mapping[str, Any] = getattr(model, "arguments", {})
     if entry.crop is not None and hasattr(model, "crop") and not {"resize", "crop"} & set(chosen):
         told |= {"resize": entry.resize, "crop": entry.crop}
+    if entry.crop is None and entry.resize is not None and "predict_size" not in chosen:
+        told["predict_size"] = entry.resize
     for name, value in told.items():
         if hasattr(model, name):
             setattr(model, name, value)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from bestiary.errors import UsageError
 
-CategoriesKind = Literal["imagenet-1k", "coco-91"]
+CategoriesKind = Literal["imagenet-1k", "coco-91", "voc-21"]
 ADDRESS = "https://download.pytorch.org/models/"
 
 
@@ -55,8 +55,8 @@ class Published:
         file: file name; the digits between its last hyphen and the suffix are `sha256_prefix`.
         data: what it was trained on.
         scores: what the publisher reports, percent: "top1" and "top5" on the ImageNet validation set, "box_ap" on COCO
-            val2017.
-        resize: side that the shorter side is resized to before the centre crop, for classifiers.
+            val2017, "mean_iou" and "pixel_accuracy" on val2017 with VOC's classes.
+        resize: side that the shorter side is resized to, of classifiers before the centre crop.
         crop: side of the centre crop that the scores were taken with.
         mean: of the pixels it was trained with (RGB, 0..1), where that is not ImageNet's.
         std: likewise.
@@ -151,6 +151,12 @@ VGG16_FEATURES = Published(
 """The paper's own convolutions, from Caffe and turned to RGB, from which SSD starts; its classifier is empty."""
 
 
+def _labeller(model: str, digest: str, mean_iou: float, pixel_accuracy: float, stem: str = "") -> Published:
+    scores = MappingProxyType({"mean_iou": mean_iou, "pixel_accuracy": pixel_accuracy})
+    file = f"{stem or model + '_coco'}-{digest}.pth"
+    return Published(model, "coco_voc_v1", file, COCO, scores, resize=520, categories="voc-21")
+
+
 FILES: tuple[Published, ...] = (
     _classifier("alexnet", 1, "7be5be79", 56.522, 79.066, stem="alexnet-owt"),
     _classifier("vgg11", 1, "8a719046", 69.020, 88.628),
@@ -225,6 +231,11 @@ FILES: tuple[Published, ...] = (
         MappingProxyType({"box_ap": 25.1}),
         categories="coco-91",
     ),
+    _labeller("fcn_resnet50", "1167a1af", 60.5, 91.4),
+    _labeller("fcn_resnet101", "7ecb50ca", 63.7, 91.9),
+    _labeller("deeplabv3_resnet50", "cd0a2569", 66.4, 92.4),
+    _labeller("deeplabv3_resnet101", "586e9e4e", 67.4, 92.4),
+    _labeller("deeplabv3_mobilenet_v3_large", "fc3c493d", 60.3, 91.2, "deeplabv3_mobilenet_v3_large"),
 )
 """Every file, those of one model oldest first."""
 

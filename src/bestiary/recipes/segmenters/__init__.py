@@ -1,0 +1,1 @@
+"""Recipes of the dense labellers, kin by kin."""
