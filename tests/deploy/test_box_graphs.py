@@ -5,6 +5,7 @@ import torch
 from box_systems import MAKE, ONE_STAGE, TWO_STAGE, box_system
 from torch import Tensor
 
+from bestiary import zoo
 from bestiary.deploy.box_graph import BoxGraph, plain
 from bestiary.deploy.graphs import graph_of
 from bestiary.deploy.runtimes import _of_picture
@@ -91,3 +92,12 @@ def test_what_the_graph_does_not_do_is_said_and_not_done_by_the_twin_it_is_compa
 def test_the_suppression_between_two_stages_cannot_be_left_out(name: str) -> None:
     with pytest.raises(ExportError, match="only one-stage detectors"):
         graph_of(box_system(name), "outside")
+
+
+@pytest.mark.parametrize(("name", "antialias"), [("ssd300_small", True), ("ssd300_vgg16", False)])
+def test_pictures_are_brought_to_the_square_as_the_system_brings_them(name: str, antialias: bool) -> None:
+    with torch.device("meta"):
+        system = zoo.build(name, ["a"])
+    how = graph_of(system).preparation
+    assert (how["kind"], how["side"], how["antialias"], how["letterbox"]) == ("square", 300, antialias, False)
+    assert ("not antialiased" in how["rule"]) is not antialias

@@ -9,7 +9,7 @@ from bestiary.deploy.graphs import Graph, _mirrored, graph_of
 from bestiary.deploy.onnx_graph import exported_module
 from bestiary.deploy.region_graph import RegionGraph
 from bestiary.errors import ExportError
-from bestiary.layers.overlap_tile import mirror_window
+from bestiary.layers.overlap_tile import InputGeometry, mirror_window
 from bestiary.predictions import Detections
 from bestiary.system import System
 
@@ -45,7 +45,8 @@ def test_a_padded_unet_gives_the_logits_of_its_predictions_at_any_size(size_hw: 
 def test_mirroring_of_symbolic_sizes_is_that_of_the_systems(side: int) -> None:
     image = noise(1, 1, side, 5)
     padded = max(32, -(-side // 16) * 16)
-    assert torch.equal(_mirrored(image), mirror_window(image, 0, 0, (padded, 32)))
+    geometry = InputGeometry(grid=16, smallest=32)
+    assert torch.equal(_mirrored(image, geometry), mirror_window(image, 0, 0, (padded, 32)))
 
 
 @torch.inference_mode()

@@ -5,15 +5,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
-from bestiary.deploy.quantize import inputs_of, quantize_graph
+from bestiary.deploy.quantize import PRODUCTS, inputs_of, last_products, quantize_graph
 from bestiary.deploy.runtimes import open_graph
 from bestiary.deploy.sidecar import file_digest, read_sidecar, sidecar_path
 from bestiary.errors import UsageError
-from bestiary.predictions import Classification
-from bestiary.records import Sample, Target
+from bestiary.predictions import Classification, Detections, Segmentation
+from bestiary.records import Objects, Sample, Target
 from bestiary.verbs.exporting import ExportReport
 from bestiary.verbs.quantizing import quantize
 
@@ -31,6 +32,25 @@ class Noise:
     def __getitem__(self, index: int) -> Sample:
         image = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(index))
         return Sample(image, Target(label=index % 3), name=f"{index}.png", original_size_hw=(40, 50))
+
+
+class Patches:
+    """Three pictures with a bright box, as an object and as pixels of class 1."""
+
+    def __init__(self, categories: tuple[str, ...]) -> None:
+        self.categories = categories
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Sample:
+        image = 0.3 * torch.rand(3, 60, 80, generator=torch.Generator().manual_seed(index))
+        label_map = torch.zeros(60, 80, dtype=torch.uint8)
+        image[:, 20:40, 30:60] += 0.6
+        label_map[20:40, 30:60] = 1
+        boxes = torch.tensor([[30.0, 20.0, 60.0, 40.0]])
+        target = Target(objects=Objects(boxes, torch.tensor([0])), label_map=label_map)
+        return Sample(image, target, name=f"{index}.png", original_size_hw=(60, 80))
 
 
 @pytest.fixture
@@ -80,3 +100,36 @@ def test_what_fewer_bits_cost_is_written_beside_the_graph(graph: Path) -> None:
     assert report.table().splitlines()[0].startswith("precision")
     with pytest.raises(UsageError, match="got 0"):
         quantize(graph, Noise(), pictures=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "headline"),
+    [("unet_padded_small", 1, "mean_iou"), ("unet", 1, "mean_iou"), ("fasterrcnn_resnet18_fpn", 12, "AP")],
+)
+def test_what_is_read_as_it_is_stays_exact(
+    exported: Callable[[str], ExportReport], tmp_path: Path, name: str, last: int, headline: str
+) -> None:
+    report = exported(name)
+    graph = tmp_path / "net.onnx"
+    shutil.copy(report.path, graph)
+    shutil.copy(report.sidecar_path, graph.with_suffix(".json"))
+    kept = last_products(graph)
+    assert len(kept) == last
+    measured = quantize(graph, Patches(read_sidecar(graph).categories), split="train", pictures=2, threads=1)
+    quantised = onnx.load(str(measured.path)).graph
+    ranged = {n.output[0] for n in quantised.node if n.op_type == "DequantizeLinear"}
+    products = {n.name: n.input[1] in ranged for n in quantised.node if n.op_type in PRODUCTS}
+    assert sorted(n for n, is_quantised in products.items() if not is_quantised) == sorted(kept)
+    assert sum(products.values()) >= 15
+    written = json.loads(measured.accuracy_path.read_text(encoding="utf-8"))
+    assert written["headline"] == headline
+    assert set(written["lost"]) == {"bfloat16", "int8"}
+    picture = Patches(("a",))[0].image
+    exact, small = (open_graph(path, threads=1).predict_images([picture])[0] for path in (graph, measured.path))
+    if isinstance(exact, Segmentation):
+        assert isinstance(small, Segmentation)
+        assert (exact.label_map != small.label_map).double().mean() < 0.05
+    else:
+        assert isinstance(exact, Detections)
+        assert isinstance(small, Detections)
+        assert (exact.boxes_xyxy[0] - small.boxes_xyxy[0]).abs().max() < 3

@@ -8,20 +8,27 @@ The modules run in torch, too, and there give exactly what the system's `predict
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bestiary.errors import ExportError
 from bestiary.heads.classification import Classifier
 from bestiary.heads.detection import Detector
+from bestiary.heads.pixel_views import ONE_LOOK
 from bestiary.heads.segmentation import PixelSystem
 from bestiary.heads.views import CENTRE
+from bestiary.heads.whole_picture import WholePicture
 from bestiary.layers.channels import match_channels
-from bestiary.segmentation.unet import UNet, UNetPadded
+from bestiary.layers.overlap_tile import InputGeometry
+from bestiary.segmentation.deconv_net import DeconvNet
+from bestiary.segmentation.farabet import Farabet
+from bestiary.segmentation.pixel_windows import PixelWindows
+from bestiary.segmentation.unet import UNet
 from bestiary.system import FittedSystem, System
 
 Placement = Literal["inside", "outside"]
@@ -106,25 +113,39 @@ class ClassifierGraph(Graph):
 
 
 class PixelGraph(Graph):
-    """Pictures of any size to logits of every pixel; the mirrored margin up to multiples of 16 is inside."""
+    """Pictures of any size to logits of every pixel; the margin up to a size that suits the network is inside."""
 
-    outputs = (Port("logits", "float32", ("B", "K", "H", "W"), "the class of a pixel is the largest one's index"),)
+    outputs = (
+        Port(
+            "logits",
+            "float32",
+            ("B", "K", "H", "W"),
+            "the class of a pixel is the largest one's index; where `mask_threshold` is a number, it belongs to every "
+            "class whose sigmoid is above it",
+        ),
+    )
 
-    def __init__(self, system: UNetPadded) -> None:
+    def __init__(self, system: WholePicture) -> None:
         super().__init__(system)
         self.network, self.normalize, self.in_channels = system, system.normalize, system.in_channels
+        self.geometry, self.padding = system.geometry, system.padding
+        self.notes = _look_once(system)
         self.preparation = {
             "kind": "whole",
-            "predict_size": system.predict_size,
-            "keep_probs": system.keep_probs,
+            **_answering(system),
             "rule": "if `predict_size` is a number: shorter side to that, the longer to round(longer * predict_size / "
             "shorter), bilinear, antialiased, and the logits back, bilinear; else the picture as it is",
         }
-        self.sizes_hw = ((64, 80), (75, 101))
+        # not the smallest size: a map of one place anywhere would be traced as if it were always one
+        least = self.geometry.covering(max(64, self.geometry.smallest + 1))
+        self.sizes_hw = ((least, least + 16), (least + 11, least + 37))
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Logits at the pictures' size."""
-        pixels = self.normalize(match_channels(_mirrored(images), self.in_channels))
+        if self.padding == "mirror":
+            pixels = self.normalize(match_channels(_mirrored(images, self.geometry), self.in_channels))
+        else:
+            pixels = _filled(self.normalize(match_channels(images, self.in_channels)), self.geometry)
         return self.network(pixels)[..., : images.shape[-2], : images.shape[-1]]
 
 
@@ -137,10 +158,10 @@ class TileGraph(Graph):
         super().__init__(system)
         self.network, self.normalize, self.in_channels = system, system.normalize, system.in_channels
         geometry = system.geometry
+        self.notes = _look_once(system)
         self.preparation = {
             "kind": "overlap_tile",
-            "predict_size": system.predict_size,
-            "keep_probs": system.keep_probs,
+            **_answering(system),
             "margin": geometry.margin,
             "grid": geometry.grid,
             "smallest": geometry.smallest,
@@ -154,6 +175,34 @@ class TileGraph(Graph):
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H2 W2"]:
         """Logits of the middle."""
         return self.network(self.normalize(match_channels(images, self.in_channels)))
+
+
+def _answering(system: PixelSystem) -> dict[str, Any]:
+    """How pictures are scaled for a dense labeller, and what is made of its logits."""
+    return {
+        "predict_size": system.predict_size,
+        "keep_probs": system.keep_probs,
+        "mask_threshold": system.mask_threshold if system.multi_label else None,
+    }
+
+
+def _look_once(system: PixelSystem) -> tuple[str, ...]:
+    """Take from the copy that is exported what a graph has not, and say so."""
+    notes = []
+    if not system.test_views.is_plain:
+        notes.append("the graph looks once, without the model's mirror images, scales and windows at test time")
+    if system.crf is not None:
+        notes.append("the graph's answers are not refined by the model's dense CRF")
+    if isinstance(system, DeconvNet) and system.rules.proposals:
+        notes.append("the graph looks at the whole picture at once, without the model's proposals")
+        system.rules = replace(system.rules, proposals=0)
+    if isinstance(system, Farabet) and system.superpixels:
+        notes.append("the graph's answers are not averaged over the model's superpixels")
+        system.superpixels = False
+    if isinstance(system, PixelWindows):
+        system.evaluation = "dense"  # the same answers
+    system.test_views, system.crf = ONE_LOOK, None
+    return tuple(notes)
 
 
 def graph_of(system: System, nms: Placement = "inside") -> Graph:
@@ -176,14 +225,14 @@ def graph_of(system: System, nms: Placement = "inside") -> Graph:
         return ClassifierGraph(system)
     if isinstance(system, UNet):
         return TileGraph(system)
-    if isinstance(system, UNetPadded):
+    if isinstance(system, WholePicture):
         return PixelGraph(system)
     if isinstance(system, FittedSystem):
         mend = "Use the checkpoint: bestiary.load, or `bestiary predict`"
         raise ExportError(
             f"{system.model_name or 'it'} is no network: there is no graph of it", where="export", mend=mend
         )
-    kinds = "classifiers, Faster R-CNN, R-FCN, the one-stage detectors, U-Net and its padded forms"
+    kinds = "classifiers, Faster R-CNN, R-FCN, the one-stage detectors, and the labellers of pixels"
     raise ExportError(f"got a {type(system).__name__}, wanted one of: {kinds}", where="export")
 
 
@@ -200,16 +249,37 @@ def _detector_graph(system: Detector, nms: Placement) -> Graph | None:
     return dense_graph_of(system, nms)
 
 
-def _mirrored(images: Tensor) -> Tensor:
-    """Mirrored at the right and bottom up to multiples of 16, at least 32: `PixelSystem.prepare` with symbolic sizes.
+def _mirrored(images: Tensor, geometry: InputGeometry) -> Tensor:
+    """Mirrored at all borders, by the margin and at the right and bottom up to sides that suit: `PixelSystem.prepare`
+    with symbolic sizes.
 
     A side of one pixel has period 1, in which every position is pixel 0.
     """
+    if geometry == InputGeometry():
+        return images
     for axis in (-2, -1):
         side = images.shape[axis]
-        positions = torch.arange(torch.sym_max(32, (side + 15) // 16 * 16), device=images.device)
+        margin = geometry.margin
+        positions = torch.arange(-margin, _covering(side, geometry) + margin, device=images.device)
         # A tensor, as the exporter knows no remainder by a symbolic number.
         period = torch.scalar_tensor(torch.sym_max(1, 2 * (side - 1)), dtype=torch.int64, device=images.device)
         folded = positions.remainder(period)
         images = images.index_select(axis, torch.minimum(folded, period - folded))
     return images
+
+
+def _filled(pixels: Tensor, geometry: InputGeometry) -> Tensor:
+    """Zeros, which are the mean colour, where `_mirrored` puts mirror images."""
+    if geometry == InputGeometry():
+        return pixels
+    height, width = pixels.shape[-2:]
+    margin = geometry.margin
+    right, bottom = _covering(width, geometry) - width + margin, _covering(height, geometry) - height + margin
+    return F.pad(pixels, [margin, right, margin, bottom])
+
+
+def _covering(side: int, geometry: InputGeometry) -> int:
+    """`InputGeometry.covering` of a symbolic side."""
+    steps = (side - geometry.smallest + geometry.grid - 1) // geometry.grid
+    covered: Any = torch.sym_max(geometry.smallest, geometry.smallest + steps * geometry.grid)
+    return covered

@@ -66,7 +66,9 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         # The operator takes any two opposite corners, so that x before y does not matter.
         without_limit = op.Constant(value_ints=[2**31 - 1])
         iou, least = op.Constant(value_floats=[iou_threshold]), op.Constant(value_floats=[above])
-        return op.NonMaxSuppression(boxes_xyxy, scores, without_limit, iou, least)
+        # Says again that a box has four numbers: OpenVINO forgets it in eight-bit graphs, and then refuses them.
+        corners = op.Gather(boxes_xyxy, op.Constant(value_ints=[0, 1, 2, 3]), axis=2)
+        return op.NonMaxSuppression(corners, scores, without_limit, iou, least)
 
     def write_roi_align(
         features: Any,

@@ -3,7 +3,8 @@
 Post-training quantisation as Jacob et al. (CVPR 2018) have it: weights are int8 with one scale a channel, activations
 uint8 with one scale a tensor, from the smallest and largest values that the pictures bring about. The file stays ONNX
 (QuantizeLinear and DequantizeLinear around each product), which ONNX Runtime and OpenVINO both run in integers. What is
-no product (softmax, decoding, suppression) stays float32.
+no product (softmax, decoding, suppression) stays float32, and so do, but of classifiers, the products whose results
+are read as they are, as logits, offsets of boxes, scores: of 256 levels neighbouring classes would tie and boxes jump.
 """
 
 import dataclasses
@@ -24,6 +25,9 @@ from bestiary.deploy.sidecar import Sidecar, file_digest, read_sidecar, sidecar_
 from bestiary.errors import ExportError, MissingExtraError, UsageError
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+READERS = ("ArgMax", "Exp", "Gather", "GatherElements", "GatherND", "NonMaxSuppression", "ScatterND", "TopK", "Where")
+"""Where features end: what takes numbers apart, ranks them, or makes boxes of them."""
 
 
 class _Recorder:
@@ -87,6 +91,7 @@ def quantize_graph(graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]], t
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(PRODUCTS),
+                nodes_to_exclude=[] if sidecar.task == "classification" else last_products(graph),
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
@@ -98,6 +103,28 @@ def quantize_graph(graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]], t
     written = dataclasses.replace(sidecar, sha256=file_digest(to), parity=None)
     written.write(sidecar_path(to))
     return written
+
+
+def last_products(graph: Path) -> list[str]:
+    """Names of the products of an ONNX file from whose results no feature goes to another product."""
+    import onnx
+
+    nodes = list(onnx.load(str(graph)).graph.node)
+    feeds_product: dict[str, bool] = {}
+    last: list[str] = []
+    # Nodes stand before those that use them.
+    for node in reversed(nodes):
+        leads_on = any(feeds_product.get(name, False) for name in node.output)
+        if node.op_type in PRODUCTS:
+            if not leads_on:
+                last.append(node.name)
+            leads_on = True
+        elif node.op_type in READERS:
+            leads_on = False
+        # What stands beside the features of a region's pooling are boxes.
+        for name in node.input[:1] if node.op_type in ("RoiAlign", "MaxRoiPool") else node.input:
+            feeds_product[name] = feeds_product.get(name, False) or leads_on
+    return last[::-1]
 
 
 @contextmanager

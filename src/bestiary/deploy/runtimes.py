@@ -18,16 +18,15 @@ from bestiary.deploy.sessions import Session, open_session
 from bestiary.deploy.sidecar import Sidecar, read_sidecar, sidecar_path
 from bestiary.errors import CheckpointError, PictureError
 from bestiary.geometry.boxes import clip_boxes, scale_boxes
-from bestiary.heads.fixed_scale import FixedScale
 from bestiary.heads.network_scale import NetworkScale
-from bestiary.heads.segmentation import of_equal_size
+from bestiary.heads.segmentation import of_equal_size, segmentations
 from bestiary.heads.square import Square
 from bestiary.layers.channels import match_channels
-from bestiary.layers.overlap_tile import ValidGeometry, mirror_window, plan_tiles
+from bestiary.layers.overlap_tile import InputGeometry, mirror_window, plan_tiles
 from bestiary.layers.scaling import as_float, centre_crop, resize_short_side
 from bestiary.ops import batched_nms
 from bestiary.pictures.sources import Source
-from bestiary.predictions import Classification, Detections, Prediction, Segmentation
+from bestiary.predictions import Classification, Detections, Prediction
 from bestiary.system import stream_predictions
 
 Images = Sequence[Shaped[Tensor, "C _h _w"]]
@@ -129,11 +128,7 @@ def _placed(image: Float[Tensor, "C H W"], how: Mapping[str, Any]) -> Float[Tens
         return image
     if how["kind"] == "resize_between":
         return NetworkScale(how["min_size"], how["max_size"]).resize(image)
-    return (
-        Square(how["side"], how["letterbox"]).place(image)
-        if how["antialias"]
-        else FixedScale(how["side"]).resize(image)
-    )
+    return Square(how["side"], bool(how["letterbox"]), bool(how["antialias"])).place(image)
 
 
 def _of_picture(
@@ -160,14 +155,18 @@ def _segment(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Pr
     logits = _tiled(graph, scaled) if how["kind"] == "overlap_tile" else graph.run(scaled)[0]
     if scaled is not images:
         logits = F.interpolate(logits, size=size_hw, mode="bilinear", align_corners=False)
-    probs = logits.softmax(1) if how["keep_probs"] else [None] * len(images)
-    label_maps = logits.argmax(1).to(torch.uint8)
-    return [Segmentation(m, size_hw, p, graph.categories) for m, p in zip(label_maps, probs, strict=True)]
+    threshold = how.get("mask_threshold")  # graphs of earlier versions have none
+    probs = logits.softmax(1) if threshold is None else logits.sigmoid()
+    kept = how["keep_probs"]
+    found = segmentations(
+        logits.argmax(1), probs if kept or threshold is not None else None, graph.categories, kept, threshold
+    )
+    return list[Prediction](found)
 
 
 def _tiled(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
     how, (height, width) = graph.sidecar.preparation, _size_hw(images)
-    geometry = ValidGeometry(margin=how["margin"], grid=how["grid"], smallest=how["smallest"])
+    geometry = InputGeometry(margin=how["margin"], grid=how["grid"], smallest=how["smallest"])
     rows, columns = (plan_tiles(side, geometry, how["tile_output"]) for side in (height, width))
     size_hw = (rows.side + 2 * geometry.margin, columns.side + 2 * geometry.margin)
     logits = torch.empty(len(images), len(graph.categories), height, width)
