@@ -134,4 +134,4 @@ def test_captions_and_pictures() -> None:
     assert "right" in collect_examples([(with_picture, Target(label=1))], ("cat", "dog"))[0].caption
     both = Segmentation(torch.zeros(SIZE, dtype=torch.uint8), SIZE, categories=("a",), image=PICTURE)
     truth = Target(label_map=torch.zeros(SIZE, dtype=torch.uint8))
-    assert collect_examples([(both, truth)], ("a",))[0].caption == "mean IoU 1.00"
+    assert collect_examples([(both, truth)], ("a",))[0].caption == "mean IoU 1.00, 0.0 % of the pixels wrong"

@@ -6,6 +6,8 @@ from bestiary import zoo
 from bestiary.detection.faster_rcnn import FasterRCNN
 from bestiary.errors import UsageError
 from bestiary.heads.classification import Classifier
+from bestiary.heads.dense_crf import DENSE_CRFS
+from bestiary.heads.segmentation import PixelSystem
 from bestiary.verbs.models import LOOK_TYPES, look
 
 DETECTOR = {
@@ -56,6 +58,19 @@ def test_what_cannot_be_is_named(asked: dict[str, str], words: str) -> None:
         look(detector(), asked)
 
 
+def test_texts_become_a_labellers_looks() -> None:
+    system = zoo.build("unet_padded_small", ("a", "b"), {"predict_size": 40})
+    assert isinstance(system, PixelSystem)
+    asked = {"test_scales": "0.5,1", "test_window": "64", "test_merge": "max", "crf": "plain", "predict_size": "none"}
+    look(system, asked)
+    views = system.test_views
+    assert (views.scales, views.window, views.merge) == ((0.5, 1.0), 64, "max")
+    assert system.crf == DENSE_CRFS["plain"]
+    assert system.predict_size is None
+    with pytest.raises(UsageError, match="cannot be told tile"):
+        look(system, {"tile": "320"})
+
+
 def test_every_look_is_some_systems() -> None:
-    known = detector().further_arguments | Classifier.further_arguments
-    assert set(LOOK_TYPES) == known
+    others = detector().further_arguments | Classifier.further_arguments
+    assert others <= set(LOOK_TYPES) <= others | PixelSystem.further_arguments

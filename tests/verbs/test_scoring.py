@@ -234,6 +234,17 @@ def test_every_protocol_that_gathers_can_be_made_merged_and_computed() -> None:
         evaluators("tasting", ["a"])
 
 
+def test_label_maps_have_their_usual_protocols_and_those_of_a_report() -> None:
+    usual = ["SegmentationScores", "BoundaryScores", "BoundaryIouScores"]
+    made = [type(e).__name__ for e in evaluators("segmentation", ["a"])]
+    assert made == usual
+    assert [type(e).__name__ for e in evaluators("segmentation", ["a"], with_report=True)] == [*usual, "TrimapScores"]
+    assert [type(e).__name__ for e in evaluators("segmentation", ["a"], ["trimap"], True)] == ["TrimapScores"]
+    assert "trimap" not in chosen_protocols("segmentation")
+    with pytest.raises(UsageError, match="lvis is taken from files alone"):
+        evaluators("detection", ["a"], ["lvis"])
+
+
 def test_evaluation_adds_masks_where_both_sides_have_them() -> None:
     masks = torch.ones(1, 4, 4, dtype=torch.bool)
     box = torch.tensor([[0.0, 0, 4, 4]])

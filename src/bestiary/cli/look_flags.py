@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from bestiary.cli.flags import sort_words
+from bestiary.cli.output_flags import SWITCHES as WRITTEN
 from bestiary.errors import UsageError
 
 LOOKS = {
@@ -12,8 +13,14 @@ LOOKS = {
     "tile": "a detector looks tile by tile, so many pixels a side; 0 for the whole picture",
     "tile_overlap": "least share of a side that neighbouring tiles have in common, 0.2",
     "tile_whole": "look at the whole picture, too",
-    "test_scales": "a detector looks at these scales of the size that it works at: 0.75,1,1.5",
+    "test_scales": "a detector or labeller of pixels looks at these scales of the size that it works at: 0.75,1,1.5",
     "test_flip": "also at mirror images",
+    "test_merge": "how a labeller's probabilities of several views become one: mean or max",
+    "test_window": "a labeller looks through overlapping windows, so many pixels a side; 0 for the whole picture",
+    "window_overlap": "least share of a side that neighbouring windows have in common, 0.333",
+    "crf": "a labeller's probabilities are refined by a dense CRF: deeplab_v1, deeplab_v2, deconvnet, plain or none",
+    "mask_threshold": "the probability from which a pixel belongs to a category, where categories may overlap, 0.5",
+    "predict_size": "the shorter side that a labeller works at; none for the picture's own",
     "merge": "how boxes of several views become one: nms, soft_linear, soft_gaussian, matrix or weighted",
     "merge_iou": "overlap from which they are one object, 0.5",
     "suppression": "a detector's own: nms, soft_linear, soft_gaussian or matrix",
@@ -48,7 +55,7 @@ def look_words(
     Raises:
         UsageError: more or fewer words than wanted, or a flag that does not exist or stands twice.
     """
-    paths, fields = sort_words(words, flags, SWITCHES, other_flags, command)
+    paths, fields = sort_words(words, flags, SWITCHES | WRITTEN, other_flags, command)
     if len(paths) != len(wanted):
         got = f"got {len(paths)} words without a flag ({', '.join(paths) or 'none'}), wanted {' and '.join(wanted)}"
         raise UsageError(got, mend=f"`{command} --help`")

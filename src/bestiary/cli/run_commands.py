@@ -9,6 +9,7 @@ from bestiary.cli.flags import parse_fields
 from bestiary.cli.look_flags import LOOKS, epilog, look_words
 from bestiary.cli.model_commands import Json
 from bestiary.cli.output import emit, result, say, table
+from bestiary.cli.output_flags import OUTPUTS, outputs_of
 from bestiary.cli.score_flags import EPILOG, list_protocols, listed, rules_of, sorted_words
 
 RUNTIMES = "torch, onnxruntime, openvino, or openvino:bfloat16, which is faster and good to 2-3 digits."
@@ -25,9 +26,20 @@ TRAIN_FLAGS = (
     "--json",
 )
 
-EVAL_FLAGS = ("--data", "--split", "--format", "--report", "--runtime", "--batch", "--json")
+EVAL_FLAGS = (
+    "--data",
+    "--split",
+    "--format",
+    "--protocol",
+    "--per-class",
+    "--report",
+    "--runtime",
+    "--batch",
+    "--json",
+)
+PER_CLASS = "Also every class's numbers."
 PREDICT_FLAGS = ("--out", "--threshold", "--draw", "--coco", "--yolo", "--crops", "--runtime", "--batch", "--json")
-PREDICT_LOOKS = {**LOOKS, "top": "how many classes of a picture are named, 5"}
+PREDICT_LOOKS = {**LOOKS, **OUTPUTS}
 
 
 def register(app: typer.Typer) -> None:
@@ -125,6 +137,8 @@ def evaluate(
     data: Annotated[str, typer.Option(help="The data set: a folder, an annotation file, or `world`.")],
     split: Annotated[str, typer.Option(help="Split to measure on; `val+test` joins two.")] = "test",
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
+    protocol: Annotated[list[str] | None, typer.Option(help="Protocols, with commas or repeated.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help=PER_CLASS)] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
@@ -137,12 +151,22 @@ def evaluate(
     from bestiary.verbs.models import look
 
     opened = look(_opened(Path(path), runtime), looks)
-    measured = run(opened, data, split=split, format=format, report=report, batch=batch, facts=looks, say=say)
+    measured = run(
+        opened,
+        data,
+        split=split,
+        format=format,
+        report=report,
+        batch=batch,
+        facts=looks,
+        protocols=listed(protocol or ()),
+        say=say,
+    )
     if json:
         emit(measured.to_dict())
         return
     for scores in measured.scores:
-        result(str(scores) + "\n")
+        result("\n".join(scores.lines(per_class)) + "\n")
     if measured.report is not None:
         say(f"report: {measured.report}")
 
@@ -156,6 +180,7 @@ def score(
     split: Annotated[str | None, typer.Option(help="Split of the truth; `val+test` joins two.")] = None,
     format: Annotated[str | None, typer.Option(help="The truth's format; found by itself if not given.")] = None,
     task: Annotated[str | None, typer.Option(help="Refuse predictions of another task.")] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help=PER_CLASS)] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     json: Json = False,
 ) -> None:
@@ -184,7 +209,7 @@ def score(
         emit(measured.to_dict())
         return
     for scores in measured.scores:
-        result(str(scores) + "\n")
+        result("\n".join(scores.lines(per_class)) + "\n")
     if measured.report is not None:
         say(f"report: {measured.report}")
 
@@ -207,12 +232,10 @@ def predict(
     words = [model, source, *context.args]
     (path, pictures), looks = look_words(words, ("MODEL", "SOURCE"), PREDICT_LOOKS, PREDICT_FLAGS, "bestiary predict")
     from bestiary.pictures.video import frame_of
-    from bestiary.recipes.recipe import convert
     from bestiary.verbs.models import look
-    from bestiary.verbs.predicting import FrameRate, Outputs, Timing, predict_source
+    from bestiary.verbs.predicting import FrameRate, Timing, predict_source
 
-    top = convert(looks.pop("top", "5"), int, "top")
-    outputs = Outputs(folder=out or Path("runs/predict"), draw=draw, coco=coco, yolo=yolo, crops=crops, top=top)
+    outputs = outputs_of(looks, out, draw, coco, yolo, crops)
     count, timing, rate = 0, Timing(), FrameRate()
     predictor = look(_opened(Path(path), runtime), looks)
     for prediction in predict_source(predictor, pictures, outputs, threshold, batch, say, timing):

@@ -19,7 +19,7 @@ RULES = {
 }
 """Further flags and what they mean. `skip_unknown` takes no value."""
 
-FLAGS = ("--protocol", "--list", "--split", "--format", "--task", "--report", "--json")
+FLAGS = ("--protocol", "--list", "--split", "--format", "--task", "--per-class", "--report", "--json")
 EPILOG = "Further flags: " + "; ".join(f"--{name.replace('_', '-')}: {what}" for name, what in RULES.items()) + "."
 
 

@@ -3,6 +3,7 @@ in memory.
 """
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from bestiary import draw
 from bestiary.errors import UsageError
+from bestiary.metrics.class_masks import ClassMaskScores
 from bestiary.predictions import Classification, Detections, Prediction, Segmentation
 from bestiary.records import IGNORE_LABEL, Target
 
@@ -35,6 +37,7 @@ class Example:
         caption: what went wrong, in words.
         cost: how badly, higher is worse.
         group: why it is shown.
+        mistakes_picture: where they differ, of label maps.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Example:
     caption: str
     cost: float
     group: Group = "worst"
+    mistakes_picture: UInt8[Tensor, "3 H W"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +203,11 @@ def picture_iou(prediction: Segmentation, target: Target) -> float:
     """Mean IoU, in one picture, of the classes in truth or prediction where the truth is known; 1 if it is known
     nowhere.
     """
+    if prediction.class_masks is not None:
+        scores = ClassMaskScores([str(k) for k in range(len(prediction.class_masks))])
+        scores.update([prediction], [target])
+        value = scores.compute().value
+        return 1.0 if math.isnan(value) else value
     if target.label_map is None:
         raise UsageError("got a target without label map", where=prediction.name)
     known = target.label_map != IGNORE_LABEL
@@ -231,6 +240,18 @@ def _draw(kept: _Kept, image: Tensor, group: Group, categories: Sequence[str], t
         caption = f"{said}, {prob:.2f}" + (
             ": right" if right else f"; it is {name} ({float(prediction.probs[label]):.2f})"
         )
+    elif target.label_map is not None and prediction.class_masks is None:
+        # The page has the legend, where it hides nothing.
+        truth, said = target.label_map.cpu(), prediction.label_map.cpu()
+        return Example(
+            name=prediction.name,
+            truth_picture=draw.label_map(image, truth, categories, legend=False),
+            prediction_picture=draw.label_map(image, said, categories, legend=False),
+            caption=_mistakes(truth, said, categories, picture_iou(prediction, target)),
+            cost=kept.cost,
+            group=group,
+            mistakes_picture=draw.mistake_map(image, truth, said),
+        )
     else:
         caption = f"mean IoU {picture_iou(prediction, target):.2f}"
     return Example(
@@ -241,6 +262,20 @@ def _draw(kept: _Kept, image: Tensor, group: Group, categories: Sequence[str], t
         cost=kept.cost,
         group=group,
     )
+
+
+def _mistakes(truth: Tensor, said: Tensor, categories: Sequence[str], iou: float) -> str:
+    """Mean IoU, the share of wrong pixels, and the two commonest mistakes."""
+    wrong = (truth != said) & (truth != IGNORE_LABEL)
+    known = max(1, int((truth != IGNORE_LABEL).sum()))
+    pairs = torch.bincount(truth[wrong].long() * 256 + said[wrong].long(), minlength=65536)
+    parts = []
+    for pair in pairs.topk(2).indices.tolist():
+        if pairs[pair] >= 0.005 * known:
+            names = [categories[k] if k < len(categories) else str(k) for k in divmod(pair, 256)]
+            parts.append(f"{names[0]} taken for {names[1]} {100 * int(pairs[pair]) / known:.0f} %")
+    share = 100 * int(wrong.sum()) / known
+    return f"mean IoU {iou:.2f}, {share:.1f} % of the pixels wrong" + (f": {', '.join(parts)}" if parts else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -25,6 +25,7 @@ from bestiary.metrics.scores import Scores, mean_of_measured
 from bestiary.records import require
 from bestiary.reports.charts import calibration_chart, curve_chart, history_charts
 from bestiary.reports.examples import Example
+from bestiary.reports.label_maps import border_chart, class_shares, label_maps_in_words, swatches
 from bestiary.reports.words import advice_in_words, confusions_in_words, imbalance_notes, mistakes_in_words, percent
 
 PICTURE_SIDE = 560
@@ -76,7 +77,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": percent}
+    environment.filters |= {"number": _number, "percent": percent, "share": _share}
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = environment.get_template("report.html.jinja").render(
         title=title,
@@ -84,13 +85,20 @@ def write_report(
         others=[name for name in scores.values if name != scores.headline],
         extra_scores=extra_scores,
         facts={**(facts or {}), "written": now, "bestiary": bestiary.__version__},
-        advice=advice_in_words(scores) + (mistakes_in_words(errors) if errors else []),
+        advice=[
+            *advice_in_words(scores),
+            *(mistakes_in_words(errors) if errors else []),
+            *label_maps_in_words(scores, extra_scores),
+        ],
         notes=imbalance_notes(scores),
         errors=_error_rows(errors) if errors else [],
         split=errors,
         curves=curve_chart(scores),
         calibration=calibration_chart(scores),
         heat=heat_map(scores),
+        shares=class_shares(scores),
+        borders=border_chart(scores, extra_scores),
+        swatches=_swatches(scores, examples),
         classes=_class_table(scores),
         groups=_example_groups(examples),
         training=history_charts(history),
@@ -203,13 +211,22 @@ def _example_groups(examples: Sequence[Example]) -> list[dict[str, Any]]:
                 "caption": example.caption,
                 "truth": picture_uri(example.truth_picture),
                 "prediction": picture_uri(example.prediction_picture),
+                "mistakes": None if example.mistakes_picture is None else picture_uri(example.mistakes_picture),
             }
             for example in examples
             if example.group == group
         ]
         if cards:
-            groups.append({"heading": heading, "cards": cards})
+            rows = any(card["mistakes"] for card in cards)
+            groups.append({"heading": heading, "cards": cards, "rows": rows})
     return groups
+
+
+def _swatches(scores: Scores, examples: Sequence[Example]) -> list[tuple[str, str]]:
+    """The legend of the pictures, where label maps are drawn without one."""
+    if not any(example.mistakes_picture is not None for example in examples):
+        return []
+    return swatches(list(scores.details.get("confusion_rows", scores.per_class)))
 
 
 def picture_uri(picture: UInt8[Tensor, "3 H W"], side: int = PICTURE_SIDE) -> str:
@@ -228,6 +245,13 @@ def picture_uri(picture: UInt8[Tensor, "3 H W"], side: int = PICTURE_SIDE) -> st
 
 def _as_array(picture: UInt8[Tensor, "3 H W"]) -> Shaped[np.ndarray, "H W 3"]:
     return np.ascontiguousarray(picture.cpu().permute(1, 2, 0).numpy())
+
+
+def _share(value: float) -> str:
+    """Per cent with two digits that mean something."""
+    if 0 < value < 1e-4:
+        return "< 0.01 %"
+    return f"{100 * value:.0f} %" if value >= 0.1 or not value else f"{100 * value:.2g} %"
 
 
 def _number(value: float, name: str = "") -> str:

@@ -108,9 +108,9 @@ def imbalance_notes(scores: Scores) -> list[str]:
     none = [name for name, count in counts.items() if count == 0]
     few = [f"{name} ({count:.0f})" for name, count in counts.items() if 0 < count < FEW]
     if none:
-        notes.append(f"Not in this data, so not measured: {_listed(none)}.")
+        notes.append(f"Not in this data, so not measured: {listed(none)}.")
     if few:
-        notes.append(f"Fewer than {FEW} examples, so that their numbers move by chance: {_listed(few)}.")
+        notes.append(f"Fewer than {FEW} examples, so that their numbers move by chance: {listed(few)}.")
     total, largest = sum(counts.values()), max(counts, key=lambda name: counts[name])
     if total and counts[largest] > 0.6 * total:
         notes.append(
@@ -134,6 +134,7 @@ def confusions_in_words(
     return [(rows[r], columns[c], int(off[r, c]), float(off[r, c] / totals[r])) for r, c in found if off[r, c]]
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names with commas, cut to the first `most`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -4,13 +4,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bestiary.data.dataset import load
+from bestiary.data.dataset import Dataset, load
 from bestiary.data.world import World
 from bestiary.errors import DataError, UsageError
 from bestiary.records import Sample
 
-FIELDS = {"classification": {"label"}, "detection": {"boxes"}, "segmentation": {"label_map"}}
+FIELDS = {
+    "classification": {"label"},
+    "detection": {"boxes"},
+    "segmentation": {"label_map"},
+    "multi_label_segmentation": {"masks"},
+}
 """What a task needs of each picture's truth."""
+
+INSTEAD = {"multi_label_segmentation": {"label_map"}}
+"""What serves a task where that is not there: classes that may overlap, but here do not."""
 
 WORLD_SIZES = {"train": 1200, "val": 150, "test": 300}
 
@@ -63,12 +71,25 @@ def open_split(
         return data
     if str(data) == "world":
         return open_world(split, task)
-    dataset = load(Path(data), split=split, format=format, fields=FIELDS[task], categories=categories)
+    dataset = _load(Path(data), split, task, format, categories)
     for note in dataset.notes:
         say(f"{split}: {note}")
     if not len(dataset):
         raise DataError(f"the split {split!r} holds no picture", where=str(data))
     return dataset
+
+
+def _load(path: Path, split: str, task: str, format: str | None, categories: Sequence[str] | None) -> Dataset:
+    try:
+        return load(path, split=split, format=format, fields=FIELDS[task], categories=categories)
+    except DataError:
+        if task not in INSTEAD:
+            raise
+        try:
+            return load(path, split=split, format=format, fields=INSTEAD[task], categories=categories)
+        except DataError:
+            pass  # what was wanted first is what the user should hear of
+        raise
 
 
 def open_world(split: str, task: str) -> Samples:

@@ -59,9 +59,10 @@ def evaluate(
     workers: int = 0,
     facts: dict[str, str] | None = None,
     history: Sequence[dict[str, Any]] = (),
+    protocols: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
-    """Predict on every picture of a split, in original pixels, and score by every protocol of the model's task.
+    """Predict on every picture of a split, in original pixels, and score by the usual protocols of the model's task.
 
     Args:
         model: a system, or an exported graph opened by `load`.
@@ -73,28 +74,29 @@ def evaluate(
         workers: processes that decode.
         facts: further lines for the report's head.
         history: the run's epochs, for the report's curves.
+        protocols: names out of `verbs.protocols.PROTOCOLS`, in place of the usual ones.
         say: told what the reader mended, and progress.
     """
     task = model.task
     dataset = open_split(data, split, task, format, model.categories, say)
-    protocols = evaluators(task, model.categories)
+    measuring = evaluators(task, model.categories, protocols, report is not None)
     collector = ExampleCollector() if report is not None else None
-    spent, finer_asked = 0.0, False
+    spent, finer_asked = 0.0, bool(protocols) and "coco" not in protocols
     loader = Loader(dataset, batch=batch, workers=workers)
     for found in loader.iterate(0):
         begin = time.perf_counter()
         with evaluation_mode(model), torch.inference_mode():
             predictions: list[Prediction] = model.predict_images(found.images)
         if not finer_asked and predictions:
-            protocols += finer_evaluators(predictions, found.targets, model.categories)
+            measuring += finer_evaluators(predictions, found.targets, model.categories)
             finer_asked = True
-        for protocol in protocols:
+        for protocol in measuring:
             protocol.update(predictions, found.targets)
         spent += time.perf_counter() - begin
         if collector is not None:
             for image, target, prediction, name in zip(*_columns(found, predictions), strict=True):
                 collector.add(replace(prediction, name=name), target, image)
-    scores = [protocol.compute() for protocol in protocols]
+    scores = [protocol.compute() for protocol in measuring]
     speed = len(dataset) / spent if spent else float("nan")
     lines = {"pictures": f"{len(dataset)} ({split})", "speed": f"{speed:.1f} pictures a second", **(facts or {})}
     page = None
@@ -107,7 +109,7 @@ def evaluate(
             extra_scores=scores[1:],
             facts=lines,
             examples=collector.examples(model.categories, best_threshold(scores[0])),
-            errors=error_split(protocols[0].table()) if isinstance(protocols[0], CocoScores) else None,
+            errors=error_split(measuring[0].table()) if isinstance(measuring[0], CocoScores) else None,
             history=history,
         )
     return Evaluation(scores, page, speed, lines)

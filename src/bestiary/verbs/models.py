@@ -9,6 +9,7 @@ import torch
 
 from bestiary import zoo
 from bestiary.errors import CheckpointError, UsageError
+from bestiary.heads.pixel_views import ViewMerge
 from bestiary.heads.suppression import SuppressionKind
 from bestiary.heads.test_time import Merge
 from bestiary.heads.views import View
@@ -139,6 +140,12 @@ LOOK_TYPES: dict[str, Any] = {
     "tile_whole": bool,
     "test_scales": tuple[float, ...],
     "test_flip": bool,
+    "test_merge": ViewMerge,
+    "test_window": int,
+    "window_overlap": float,
+    "crf": str,
+    "mask_threshold": float,
+    "predict_size": int | None,
     "merge": Merge,
     "merge_iou": float,
     "suppression": SuppressionKind,
@@ -146,8 +153,9 @@ LOOK_TYPES: dict[str, Any] = {
     "suppression_sigma": float,
     "max_detections": int,
 }
-"""How a trained model may be told to look at pictures, and what kind of value each takes: the first three are a
-classifier's (`heads.views.Views`), the others a detector's (`heads.detection.Detector.take`).
+"""How a trained model may be told to look at pictures, and what kind of value each takes: a classifier knows those of
+`heads.views.Views`, a detector those of `heads.detection.Detector.take`, a labeller of pixels those of
+`heads.segmentation.PixelSystem.take`.
 """
 
 

@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import UInt8
+from torch import Tensor
+
+from bestiary.draw import MapStyle, colour_of
 from bestiary.errors import PictureError, UsageError
-from bestiary.pictures.encode import write_image
+from bestiary.pictures.encode import write_bytes, write_image, write_palette_map
 from bestiary.pictures.sources import iterate_batches
 from bestiary.pictures.video import VideoFile, frame_of, frames_a_second
 from bestiary.predictions import Classification, Detections, Prediction, Segmentation
+from bestiary.records import IGNORE_LABEL
 from bestiary.system import Predictor, stream_predictions
+from bestiary.verbs.large_pictures import is_large, predict_large, works_by_windows
 
 
 @dataclass
@@ -83,6 +89,10 @@ class Outputs:
         coco: all results in one `predictions.coco.json`, streamed to disk.
         yolo: one text file a picture.
         crops: one picture a detection.
+        polygons: one LabelMe document a picture: regions of label maps and masks, else boxes.
+        tolerance: pixels by which polygons may be simplified.
+        colours: label maps also as indexed PNGs in their colours, and `colours.json` with those.
+        style: how label maps are drawn.
         top: how many categories a classification's summary and document name.
     """
 
@@ -91,16 +101,21 @@ class Outputs:
     coco: bool = False
     yolo: bool = False
     crops: bool = False
+    polygons: bool = False
+    tolerance: float = 0.0
+    colours: bool = False
+    style: MapStyle = "overlay"
     top: int = 5
     _video: VideoFile | None = None
     _video_name: str = ""
     _names: dict[str, int] = field(default_factory=dict)
     _results: int = 0
+    _legend_written: bool = False
 
     @property
     def writes(self) -> bool:
         """Whether anything is written at all."""
-        return self.draw or self.coco or self.yolo or self.crops
+        return self.draw or self.coco or self.yolo or self.crops or self.polygons or self.colours
 
     def write(self, prediction: Prediction, position: int) -> None:
         """Write everything that was asked for of one prediction."""
@@ -112,11 +127,16 @@ class Outputs:
         if self.draw and frame is not None:
             self._append_frame(prediction, frame[0])
         elif self.draw:
-            write_image(self.folder / f"{stem}.jpg", prediction.draw())
+            write_image(self.folder / f"{stem}.jpg", self._drawn(prediction))
         if self.coco:
             self._append_coco(prediction, position)
+        if self.polygons and not isinstance(prediction, Classification):
+            document = json.dumps(prediction.to_labelme(self.tolerance), ensure_ascii=False)
+            write_bytes(self.folder / f"{stem}.json", document.encode())
         if isinstance(prediction, Segmentation):
             write_image(self.folder / f"{stem}.labels.png", prediction.label_map[None])
+            if self.colours:
+                self._write_colours(prediction, stem)
         if isinstance(prediction, Detections) and self.yolo:
             (self.folder / f"{stem}.txt").write_text(prediction.to_yolo(scores=True), encoding="utf-8")
         if isinstance(prediction, Detections) and self.crops:
@@ -157,8 +177,25 @@ class Outputs:
         self._names[stem] = self._names.get(stem, 0) + 1
         return stem if self._names[stem] == 1 else f"{stem}_{self._names[stem]}"
 
+    def _drawn(self, prediction: Prediction) -> UInt8[Tensor, "3 _h _w"]:
+        return prediction.draw(style=self.style) if isinstance(prediction, Segmentation) else prediction.draw()
+
+    def _write_colours(self, prediction: Segmentation, stem: str) -> None:
+        # VOC's background is black, and so is ours; what is unknown is grey.
+        palette = [colour_of(k if k < IGNORE_LABEL else -1) for k in range(256)]
+        names = prediction.categories
+        for k, name in enumerate(names):
+            palette[k] = (0, 0, 0) if name == "background" else palette[k]
+        write_palette_map(self.folder / f"{stem}.colours.png", prediction.label_map, palette)
+        if not self._legend_written:
+            legend = {name: {"id": k, "rgb": list(palette[k])} for k, name in enumerate(names)}
+            write_bytes(
+                self.folder / "colours.json", (json.dumps(legend, ensure_ascii=False, indent=1) + "\n").encode()
+            )
+            self._legend_written = True
+
     def _append_frame(self, prediction: Prediction, name: str) -> None:
-        drawn = prediction.draw()
+        drawn = self._drawn(prediction)
         size_hw = int(drawn.shape[-2]), int(drawn.shape[-1])
         if self._video is None or self._video_name != name or self._video.size_hw != size_hw:
             if self._video is not None:
@@ -198,8 +235,10 @@ def predict_source(
 ) -> Iterator[Prediction]:
     """Predict on every picture of `source`, write what `outputs` asks for, and yield each prediction.
 
-    Detections below `threshold` are dropped. A picture that cannot be decoded is named and skipped. `timing` is told
-    of every batch. Videos and lists are finished however the stream ends, a camera's by interrupting it.
+    A TIFF too large to be labelled at once is labelled window by window into a TIFF (`verbs.large_pictures`), and what
+    is yielded of it is a reduced picture. Detections below `threshold` are dropped. A picture that cannot be decoded is
+    named and skipped. `timing` is told of every batch. Videos and lists are finished however the stream ends, a
+    camera's by interrupting it.
     """
     if not 0 <= threshold <= 1:
         raise UsageError(f"got threshold {threshold}, wanted 0..1", where="--threshold")
@@ -207,7 +246,11 @@ def predict_source(
         raise UsageError(f"got {outputs.top}, wanted at least 1", where="--top")
     position = 0
     try:
-        for found in _timed_batches(predictor, source, batch, say, timing or Timing()):
+        if works_by_windows(predictor) and is_large(source):
+            batches = _large(predictor, Path(source).expanduser(), outputs.folder, say)
+        else:
+            batches = _timed_batches(predictor, source, batch, say, timing or Timing())
+        for found in batches:
             for prediction in found:
                 kept = prediction.above(threshold) if isinstance(prediction, Detections) else prediction
                 outputs.write(kept, position)
@@ -215,6 +258,10 @@ def predict_source(
                 yield kept
     finally:
         outputs.close()
+
+
+def _large(predictor: Predictor, path: Path, folder: Path, say: Callable[[str], None]) -> Iterator[list[Prediction]]:
+    yield [predict_large(predictor, path, folder / f"{path.stem}.labels.tif", say=say)]
 
 
 def _timed_batches(

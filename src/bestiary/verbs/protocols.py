@@ -7,6 +7,8 @@ from typing import Any
 
 from bestiary.errors import UsageError
 from bestiary.metrics.boundary import BoundaryScores
+from bestiary.metrics.boundary_iou import BoundaryIouScores
+from bestiary.metrics.class_masks import ClassMaskScores
 from bestiary.metrics.classification import ClassificationScores
 from bestiary.metrics.coco import CocoScores
 from bestiary.metrics.membranes import MembraneScores
@@ -75,6 +77,7 @@ class Protocol:
         make: an accumulator for categories and one kind of detections; None where files are read instead.
         kinds: of detections that it knows.
         usual: taken where nobody asks for another.
+        reported: also where nobody asks, but a report is written, which draws it.
         obeys: fields of `Rules` that it can be taken by, besides the kinds; of some, one value alone.
     """
 
@@ -83,6 +86,7 @@ class Protocol:
     make: Callable[[Sequence[str], Rules, Kind], Evaluator] | None
     kinds: tuple[Kind, ...] = ("boxes",)
     usual: bool = True
+    reported: bool = False
     obeys: tuple[str, ...] = ()
     one_value_of: tuple[str, ...] = ()
 
@@ -143,11 +147,18 @@ PROTOCOLS: dict[str, Protocol] = {
         lambda categories, rules, kind: BoundaryScores(categories, averaged=rules.averaged(categories)),
         obeys=("classes", "ignore"),
     ),
+    "boundary_iou": Protocol(
+        "segmentation",
+        "IoU of the bands along outlines, 2 % of the diagonal wide (Cheng et al. 2021)",
+        lambda categories, rules, kind: BoundaryIouScores(categories, averaged=rules.averaged(categories)),
+        obeys=("classes", "ignore"),
+    ),
     "trimap": Protocol(
         "segmentation",
         "mean IoU within 1 to 32 pixels of true boundaries",
         lambda categories, rules, kind: TrimapScores(categories),
         usual=False,
+        reported=True,
         obeys=("ignore",),
     ),
     "isbi": Protocol(
@@ -157,19 +168,26 @@ PROTOCOLS: dict[str, Protocol] = {
         usual=False,
         obeys=("ignore",),
     ),
+    "class_masks": Protocol(
+        "multi_label_segmentation",
+        "mean IoU, Dice, precision and recall of classes that may overlap",
+        lambda categories, rules, kind: ClassMaskScores(categories, averaged=rules.averaged(categories)),
+        obeys=("classes",),
+    ),
     "panoptic": Protocol("panoptic", "panoptic quality PQ = SQ x RQ, things and stuff; from its own files", None),
 }
 """In the order in which they are shown; of a task's, the first is the chief one."""
 
 
-def chosen_protocols(task: str, names: Sequence[str] = ()) -> dict[str, Protocol]:
-    """The protocols of these names, or the usual ones of a task.
+def chosen_protocols(task: str, names: Sequence[str] = (), with_report: bool = False) -> dict[str, Protocol]:
+    """The protocols of these names, or the usual ones of a task, with those that only a report shows if there is one.
 
     Raises:
         UsageError: an unknown name (the nearest is named), or one of another task.
     """
     if not names:
-        found = {name: p for name, p in PROTOCOLS.items() if p.task == task and p.usual}
+        wanted = {name: p for name, p in PROTOCOLS.items() if p.usual or (with_report and p.reported)}
+        found = {name: p for name, p in wanted.items() if p.task == task}
         if not found:
             raise UsageError(f"no evaluator for the task {task!r}")
         return found
@@ -185,13 +203,21 @@ def chosen_protocols(task: str, names: Sequence[str] = ()) -> dict[str, Protocol
     return {name: PROTOCOLS[name] for name in dict.fromkeys(names)}
 
 
-def evaluators(task: str, categories: Sequence[str]) -> list[Evaluator]:
-    """The usual protocols of a task (boxes, of detections); the first is the one models are chosen by.
+def evaluators(
+    task: str, categories: Sequence[str], names: Sequence[str] = (), with_report: bool = False
+) -> list[Evaluator]:
+    """Accumulators of `chosen_protocols` (boxes, of detections); the first is the one models are chosen by.
 
     Raises:
-        UsageError: no protocol is known for the task.
+        UsageError: as there, or one that is read from files alone.
     """
-    made = [p.make(tuple(categories), Rules(), "boxes") for p in chosen_protocols(task).values() if p.make is not None]
+    made: list[Evaluator] = []
+    for name, protocol in chosen_protocols(task, names, with_report).items():
+        if protocol.make is not None:
+            made.append(protocol.make(tuple(categories), Rules(), "boxes"))
+        elif names:
+            mend = "Write predictions to a file, and use `bestiary score`"
+            raise UsageError(f"{name} is taken from files alone", where="protocol", mend=mend)
     if not made:
         raise UsageError(f"no evaluator for the task {task!r}")
     return made

@@ -14,6 +14,7 @@ from bestiary.metrics.scores import Scores
 from bestiary.training.checkpoint import write_atomically
 from bestiary.verbs.datasets import Data, dataset_name, open_split
 from bestiary.verbs.evaluating import evaluate
+from bestiary.verbs.protocols import chosen_protocols
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,14 @@ def quantize(
     say(f"int8: ranges from {count} pictures of {calibrate}")
     quantize_graph(path, chosen, to)
     scores: dict[str, Scores] = {}
+    chief = list(chosen_protocols(sidecar.task))[:1]
     for name, file, precision in (
         ("float32", path, "float32"),
         ("bfloat16", path, "bfloat16"),
         ("int8", to, "float32"),
     ):
         opened: GraphPredictor = open_graph(file, "openvino", threads, precision)
-        scores[name] = evaluate(opened, data, split, format).scores[0]
+        scores[name] = evaluate(opened, data, split, format, protocols=chief).scores[0]
         say(f"{name}: {scores[name].headline} {scores[name].value:.4f}")
     facts = {"data": dataset_name(data), "split": split, "calibrated_on": calibrate, "calibration_pictures": count}
     report = QuantizeReport(to, to.with_name(f"{path.stem}.int8.accuracy.json"), scores, facts)

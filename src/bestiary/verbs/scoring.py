@@ -100,7 +100,7 @@ def score(
         raise UsageError(f"got predictions of {results.task}, wanted {formats.task}", where="task")
     job = _Job(joined, results, rules, found, say)
     job.require_fit()
-    chosen = job.choose(protocols)
+    chosen = job.choose(protocols, report is not None)
     scores, errors, examples = job.run(chosen, with_examples=report is not None)
     facts = {
         "truth": str(truth),
@@ -173,14 +173,14 @@ class _Job:
             what = "detections without keypoints" if wrong == ["sigmas"] and self.kinds else f"predictions of {task}"
             raise UsageError(f"{what} have no such rule", where=f"--{wrong[0]}")
 
-    def choose(self, names: Sequence[str]) -> dict[str, Protocol]:
+    def choose(self, names: Sequence[str], with_report: bool) -> dict[str, Protocol]:
         """The protocols of these names, or the usual ones that know what is there and all rules that were set.
 
         Raises:
             UsageError: a protocol that was named, or every usual one, does not.
         """
         wanted = names or self._federated()
-        chosen = chosen_protocols(self.results.task, wanted)
+        chosen = chosen_protocols(self.results.task, wanted, with_report)
         refused = {name: error for name, protocol in chosen.items() if (error := self._misfit(name, protocol))}
         if refused and (wanted or len(refused) == len(chosen)):
             raise next(iter(refused.values()))

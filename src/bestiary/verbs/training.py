@@ -13,7 +13,7 @@ from bestiary.array_cache import ArrayCache, cache_folder
 from bestiary.errors import DataError, UsageError
 from bestiary.metrics.scores import Scores
 from bestiary.recipes.recipe import Recipe
-from bestiary.training import loop
+from bestiary.training import fitting, loop
 from bestiary.training.engine import rank_and_world
 from bestiary.training.fitting import FitSettings
 from bestiary.training.seeding import generators_kept, seed_generators
@@ -126,6 +126,7 @@ def train(
     system, categories = lesson.system, lesson.system.categories
     if weights is not None:
         say(load_weights(system, weights, offline=offline).summary())
+    system.observe(fitting.Samples(lesson.training), say)
     folder = _run_folder(out, recipe.task, model, resume)
     say(f"{model}: {len(categories)} classes ({', '.join(categories[:8])}{', ...' if len(categories) > 8 else ''})")
     say(
@@ -155,9 +156,10 @@ def lesson_of(
     if not training.categories:
         mend = "`bestiary check` shows what was read"
         raise DataError("the data names no class to learn", where=str(data), mend=mend)
+    arguments = {**_channels(zoo.find(model), training, say), **_arguments(zoo.find(model), recipe)}
     with generators_kept(CPU):
         seed_generators(FRESH + recipe.settings.seed, CPU)
-        system = zoo.build(model, tuple(training.categories), _arguments(zoo.find(model), recipe))
+        system = zoo.build(model, tuple(training.categories), arguments)
     return Lesson(system, recipe, training, held_out, say)
 
 
@@ -214,6 +216,17 @@ def _arguments(entry: zoo.Entry, recipe: Recipe) -> dict[str, Any]:
     taken = entry.takes()
     sizes = {name: value for name, value in recipe.pictures.arguments().items() if name in taken}
     return {**sizes, **recipe.arguments}
+
+
+def _channels(entry: zoo.Entry, training: Samples, say: Callable[[str], None]) -> dict[str, Any]:
+    """`in_channels` as many as the pictures have, where these are neither grey nor colours."""
+    if "in_channels" not in entry.takes() or not len(training):
+        return {}
+    channels = int(training[0].image.shape[0])
+    if channels in (1, 3):
+        return {}
+    say(f"the pictures have {channels} channels: in_channels is {channels}, unless it was given")
+    return {"in_channels": channels}
 
 
 def _run_folder(out: str | Path | None, task: str, model: str, resume: bool) -> Path:

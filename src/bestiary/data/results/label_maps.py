@@ -21,6 +21,9 @@ from bestiary.records import IGNORE_LABEL
 
 _LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".npy")
 _OURS = ".labels"
+_COLOURED = ".colours"
+"""The same ids with a palette, which `bestiary predict --colours` writes beside them."""
+
 _TAILS = (_OURS, "_labels", "_label", "_mask", "_pred", "_prediction", "_seg", "_labelIds", "_labelTrainIds", "_probs")
 
 
@@ -29,8 +32,19 @@ def recognise(path: Path) -> bool:
     return path.is_dir() and bool(_files(path))
 
 
+def are_ours(path: Path) -> bool:
+    """A folder that `bestiary predict` wrote label maps to."""
+    return path.is_dir() and next(path.rglob(f"*{_OURS}.png"), None) is not None
+
+
 def _files(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in _LOSSLESS and is_picture_name(p)]
+    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in _LOSSLESS and is_picture_name(p)]
+    ours = {p for p in found if p.name.endswith(f"{_COLOURED}.png")}
+    return [p for p in found if p not in ours or not p.with_name(_plain_name(p)).exists()]
+
+
+def _plain_name(coloured: Path) -> str:
+    return coloured.name.removesuffix(f"{_COLOURED}.png") + f"{_OURS}.png"
 
 
 def read(path: Path, truth: Truth, skip_unknown: bool = False) -> Results:

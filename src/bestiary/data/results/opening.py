@@ -56,6 +56,8 @@ def recognise(path: Path, truth: Truth) -> str:
     suffix = path.suffix.lower()
     if path.is_file() and suffix in (".csv", ".tsv"):
         return "csv"
+    if label_maps.are_ours(path):  # whatever else was written beside them
+        return "label-maps"
     file = _document(path)
     if file.is_file() and file.suffix.lower() in (".json", ".jsonl", ".ndjson"):
         return _json_format(file)

@@ -1,0 +1,97 @@
+"""Dense labellers by the command line: measured class by class, and written in every form."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import bestiary
+from bestiary.cli.main import main
+from bestiary.pictures.encode import write_image, write_map
+from bestiary.verbs.models import save
+
+NAMES = ("sky", "road", "car")
+
+
+def call(*words: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(w) for w in words])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures of each split, and a network that has learned nothing."""
+    root = tmp_path_factory.mktemp("pixels")
+    for split in ("train", "val", "test"):
+        for i in range(2):
+            draw = torch.Generator().manual_seed(i)
+            labels = torch.zeros(32, 40, dtype=torch.uint8)
+            labels[12:], labels[20:26, 8 + i : 20] = 1, 2
+            write_image(root / "data" / "images" / split / f"{i}.png", torch.rand(3, 32, 40, generator=draw))
+            write_map(root / "data" / "labels" / split / f"{i}.png", labels)
+    (root / "data" / "classes.txt").write_text("\n".join(NAMES))
+    torch.manual_seed(0)
+    save(bestiary.create("unet_padded_small", NAMES, arguments={"width": 2}), root / "best.safetensors")
+    return root
+
+
+def test_every_protocol_is_printed_and_stored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", folder / "best.safetensors", "--data", folder / "data"]
+    assert call(*words, "--per-class") == 0
+    said = capsys.readouterr().out
+    wanted = ("pixel_accuracy", "mean_pixel_accuracy", "mean_iou", "frequency_weighted_iou", "mean_dice")
+    for name in (
+        *wanted,
+        "boundary_f",
+        "boundary_iou",
+        "Csurka et al. 2013",
+        "Cheng et al. 2021",
+        "one confusion matrix",
+    ):
+        assert name in said
+    assert all(
+        any(line.startswith(name) and "iou 0." in line for line in said.splitlines()) for name in ("sky", "road")
+    )
+    assert "trimap" not in said
+
+    assert call(*words, "--protocol", "trimap,iou", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert [one["headline"] for one in scores] == ["mean_iou_1", "mean_iou"]
+    assert set(scores[1]["per_class"]["road"]) == {"iou", "dice", "pixel_accuracy", "precision"}
+    assert len(scores[1]["details"]["confusion"]) == 3
+    assert scores[1]["details"]["pictures_with"] == [2, 2, 2]
+
+    assert call(*words, "--protocol", "coco") == 2
+    assert "There are iou, boundary, boundary_iou" in capsys.readouterr().err
+
+
+def test_the_report_draws_borders_though_nobody_asked(folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert call("eval", folder / "best.safetensors", "--data", folder / "data", "--report", page) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Near borders" in text
+    assert "How unequal the classes are" in text
+
+
+def test_predictions_in_every_form_can_be_scored(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = folder / "data" / "images" / "test", tmp_path / "out"
+    words = ["predict", folder / "best.safetensors", "--colours", source, "--out", out, "--coco"]
+    assert call(*words, "--polygons", "--polygon-tolerance", "1", "--style", "contours") == 0
+    names = {p.name for p in out.iterdir()}
+    assert names == {"colours.json", "predictions.coco.json"} | {
+        f"{i}{end}" for i in range(2) for end in (".jpg", ".json", ".labels.png", ".colours.png")
+    }
+    assert json.loads((out / "0.json").read_text())["imagePath"] == "0.png"
+    capsys.readouterr()
+
+    assert call("score", folder / "data", out, "--split", "test", "--per-class", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["scores"][0]["values"]
+    assert call("eval", folder / "best.safetensors", "--data", folder / "data", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["scores"][0]["values"] == found
+
+    assert call("predict", folder / "best.safetensors", source, "--style", "wild") == 2
+    assert "wanted overlay|contours|colours|side_by_side" in capsys.readouterr().err
