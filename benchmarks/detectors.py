@@ -13,19 +13,17 @@ are found once, beside the budget, and their time is recorded apart. The last we
 """
 
 import argparse
-import math
 import shlex
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import runs
 
 RESULTS = Path(__file__).parent / "results" / "detectors.json"
-CALIBRATION_STEPS = (4, 16)
 PICTURES_TIMED = 20
 NUMBERS = ("AP", "AP50", "AP75", "AR100")
 
@@ -129,57 +127,6 @@ def splits_of(row: Row) -> Any:
     return Splits(train, None if val == "none" else val, None)
 
 
-def plan(row: Row, options: argparse.Namespace, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """Flags that make the training fit the budget, and what they follow from."""
-    import resource
-
-    import torch
-
-    from bestiary import zoo
-    from bestiary.array_cache import ArrayCache, cache_folder
-    from bestiary.cli.flags import parse_fields
-    from bestiary.recipes.recipe import Stage
-    from bestiary.training.settings import Settings
-    from bestiary.verbs.training import lesson_of
-
-    torch.set_num_threads(options.threads)
-    recipe = zoo.recipe_of(row.model)
-    recipe = recipe.with_fields(parse_fields(row.flags, recipe.fields()))
-    stages = [s for s in recipe.stages or (Stage("", recipe.settings),) if isinstance(s.settings, Settings)]
-    if not stages:
-        return [], {}
-
-    def spent() -> float:
-        whos = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, whos))
-
-    lesson = lesson_of(row.model, options.root / row.data, recipe, splits_of(row))
-    begin = spent()
-    lesson = lesson.with_proposals(ArrayCache(cache_folder()))
-    proposals, seconds = spent() - begin, []
-    for stage in stages:
-        lesson.system.begin_stage(stage.name)
-        times: list[float] = []
-        for steps in (1, *CALIBRATION_STEPS):  # the first compiles what is not yet
-            begin = spent()
-            short = replace(stage.settings, steps=steps, epochs=steps, workers=0, tensorboard=False)
-            one = replace(lesson, recipe=replace(recipe, stages=(), settings=short))
-            one.run(folder / f"calibration-{stage.name}-{steps}", resume=False)
-            times.append(spent() - begin)
-        seconds.append((times[2] - times[1]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0]))
-    pictures = len(lesson.training)
-    per_epoch = [max(1, pictures // (s.settings.batch * s.settings.accumulate)) for s in stages]
-    whole = sum(s.settings.epochs * n * t for s, n, t in zip(stages, per_epoch, seconds, strict=True))
-    factor = row.share * row.minutes * 60 * options.minutes * runs.CORES / whole
-    flags = []
-    steps = [max(1, int(s.settings.epochs * n * factor)) for s, n in zip(stages, per_epoch, strict=True)]
-    for stage, number, n in zip(stages, steps, per_epoch, strict=True):
-        prefix = f"--{stage.name}." if stage.name else "--"
-        flags += [f"{prefix}steps", str(number), f"{prefix}epochs", str(math.ceil(number / n))]
-    facts = {"steps": steps, "processor_seconds_a_step": seconds, "processor_seconds_of_proposals": proposals}
-    return flags, facts
-
-
 def seconds_a_picture(model: Any, root: Path, data: str) -> dict[str, float]:
     """Seconds of predicting one picture, decoded already, with its parts where the system tells them: medians."""
     import torch
@@ -210,7 +157,9 @@ def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
 
     import bestiary
 
-    flags, facts = plan(row, options, folder)
+    seconds = row.share * row.minutes * 60 * options.minutes * runs.CORES
+    data = options.root / row.data
+    flags, facts = runs.flags_in_budget(row.model, row.flags, data, splits_of(row), folder, seconds, options)
     out = folder / "run"
     train, val = SPLITS[row.data]
     splits = ["--train-split", train, "--val-split", val]

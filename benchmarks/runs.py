@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import resource
@@ -11,13 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 CORES = 2
 """A budget of minutes is of so many cores."""
+
+CALIBRATION_STEPS = (4, 16)
+"""Of the shorter and the longer run that tell what a step takes."""
 
 
 def call(words: list[str], threads: int) -> tuple[dict[str, Any], float, float]:
@@ -32,6 +37,76 @@ def call(words: list[str], threads: int) -> tuple[dict[str, Any], float, float]:
         raise RuntimeError(f"`bestiary {shlex.join(words)}` ended with {done.returncode}")
     spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return json.loads(done.stdout.splitlines()[-1]), wall, spent
+
+
+def flags_in_budget(
+    model: str, flags: Sequence[str], data: Path, splits: Any, folder: Path, seconds: float, options: argparse.Namespace
+) -> tuple[list[str], dict[str, Any]]:
+    """Flags of `bestiary train` that make the training fit `seconds`, and what they follow from.
+
+    A few steps of each stage with gradients are timed, as the difference of a longer and a shorter run; then the stages
+    get as many steps as fit, in the proportion of their recipe. None of either for systems without such stages.
+
+    Args:
+        model: its name.
+        flags: that the row gives already.
+        data: the data set.
+        splits: `verbs.training.Splits` that the training reads.
+        folder: for the short runs.
+        seconds: of processor time, all threads together; of the clock where the options have `clock`.
+        options: of `parser`.
+    """
+    import torch
+
+    from bestiary import zoo
+    from bestiary.array_cache import ArrayCache, cache_folder
+    from bestiary.cli.flags import parse_fields
+    from bestiary.recipes.recipe import Stage
+    from bestiary.training.settings import Settings
+    from bestiary.verbs.datasets import splits_of
+    from bestiary.verbs.training import lesson_of
+
+    torch.set_num_threads(options.threads)
+    recipe = zoo.recipe_of(model)
+    recipe = recipe.with_fields(parse_fields(flags, recipe.fields()))
+    several = recipe.stages or (Stage("", recipe.settings),)
+    stages = [(s.name, s.settings) for s in several if isinstance(s.settings, Settings)]
+    if not stages:
+        return [], {}
+    if splits_of(data) == ["all"]:  # as the verb does with data in one piece
+        splits = replace(splits, train="all")
+    lesson = lesson_of(model, data, recipe, splits)
+    now = time.perf_counter if getattr(options, "clock", False) else spent
+    begin = now()
+    lesson = lesson.with_proposals(ArrayCache(cache_folder()))
+    proposals, a_step = now() - begin, list[float]()
+    for name, settings in stages:
+        lesson.system.begin_stage(name)
+        times: list[float] = []
+        for steps in (1, *CALIBRATION_STEPS):  # the first compiles what is not yet
+            begin = now()
+            own: dict[str, Any] = {"workers": 0, "tensorboard": False, "evaluate_every": 1_000_000}
+            short = replace(settings, steps=steps, epochs=steps, **own)
+            one = replace(lesson, recipe=replace(recipe, stages=(), settings=short))
+            one.run(folder / f"calibration-{name}-{steps}", resume=False)
+            times.append(now() - begin)
+        a_step.append((times[2] - times[1]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0]))
+    pictures = len(lesson.training)
+    per_epoch = [max(1, pictures // (one.batch * one.accumulate)) for _, one in stages]
+    wanted = [one.epochs * n for (_, one), n in zip(stages, per_epoch, strict=True)]
+    whole = sum(n * t for n, t in zip(wanted, a_step, strict=True))
+    steps = [max(1, int(n * seconds / whole)) for n in wanted]
+    made = []
+    for (name, _), number, n in zip(stages, steps, per_epoch, strict=True):
+        prefix = f"--{name}." if name else "--"
+        made += [f"{prefix}steps", str(number), f"{prefix}epochs", str(math.ceil(number / n))]
+    return made, {"steps": steps, "seconds_a_step": a_step, "seconds_of_proposals": proposals}
+
+
+def spent() -> float:
+    """Seconds of the processors so far, of this process and those that it waited for."""
+    whos = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, whos))
 
 
 def seconds_trained(run: Path) -> float:
