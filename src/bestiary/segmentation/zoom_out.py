@@ -104,7 +104,7 @@ class ZoomOut(PixelSystem):
         dropout: after each of them.
         superpixels: how many to aim at.
         compactness: of the superpixels (`features.slic`).
-        steps: from a superpixel to the farthest of its sub-scene.
+        reach: steps from a superpixel to the farthest of its sub-scene.
         learns: whether the trunk is trained; else it stays as it is, the statistics of its norms too.
 
     Attributes:
@@ -124,12 +124,12 @@ class ZoomOut(PixelSystem):
         dropout: float = 0.5,
         superpixels: int = 500,
         compactness: int | float = 10.0,
-        steps: int = 3,
+        reach: int = 3,
         learns: bool = False,
     ) -> None:
         super().__init__(categories, channel_normalize(backbone.in_channels))
-        if min(hidden, superpixels, steps) < 1 or not compactness > 0:
-            got = f"got {hidden} hidden units, {superpixels} superpixels, {steps} steps, compactness {compactness}"
+        if min(hidden, superpixels, reach) < 1 or not compactness > 0:
+            got = f"got {hidden} hidden units, {superpixels} superpixels, a reach of {reach}, compactness {compactness}"
             raise UsageError(f"{got}, wanted at least 1 each, a compactness above 0", where="ZoomOut")
         self.backbone, self.context = backbone, context
         local = sum(layer.out_channels for layer in backbone.features if isinstance(layer, nn.Conv2d))
@@ -140,7 +140,7 @@ class ZoomOut(PixelSystem):
             *(nn.Conv2d(hidden, hidden, 1), nn.ReLU(inplace=True), nn.Dropout(dropout)),
             nn.Conv2d(hidden, len(self.categories), 1),
         )
-        self.superpixels, self.compactness, self.steps, self.learns = superpixels, compactness, steps, learns
+        self.superpixels, self.compactness, self.reach, self.learns = superpixels, compactness, reach, learns
         if not learns:
             self.backbone.requires_grad_(False)
             self.context.requires_grad_(False)
@@ -172,7 +172,7 @@ class ZoomOut(PixelSystem):
             if isinstance(layer, nn.ReLU):
                 local.append(superpixel_means(features[0].float(), segments, count, size_hw))
         whole = torch.tensor([[0, 0, width, height]], device=segments.device)
-        boxes = torch.cat([neighbourhood_boxes(segments, count, self.steps), whole])
+        boxes = torch.cat([neighbourhood_boxes(segments, count, self.reach), whole])
         around = self.context(self.backbone, pixels[0], features[0].float(), boxes)
         return torch.cat([*local, around[:-1], around[-1:].expand(count, -1)], dim=1)
 
@@ -247,7 +247,7 @@ def zoom_out(
     in_channels: int = 3,
     superpixels: int = 500,
     compactness: float = 10.0,
-    steps: int = 3,
+    reach: int = 3,
 ) -> ZoomOut:
     """VGG-16 and 12,416 features a superpixel; `categories=None` gives PASCAL VOC's.
 
@@ -256,7 +256,7 @@ def zoom_out(
         in_channels: channels of a picture.
         superpixels: how many a picture is divided into, about.
         compactness: how much the place counts against the colour in them, 1 to 40.
-        steps: from a superpixel to the farthest neighbour of its sub-scene.
+        reach: steps from a superpixel to the farthest neighbour of its sub-scene.
     """
     trunk = VGG(DEPTHS["vgg16"], maps=("C5",), in_channels=in_channels)
     return ZoomOut(
@@ -265,7 +265,7 @@ def zoom_out(
         categories or VOC_21,
         superpixels=superpixels,
         compactness=compactness,
-        steps=steps,
+        reach=reach,
     )
 
 
@@ -274,7 +274,7 @@ def zoom_out_small(
     in_channels: int = 3,
     superpixels: int = 300,
     compactness: float = 10.0,
-    steps: int = 3,
+    reach: int = 3,
 ) -> ZoomOut:
     """A thin VGG-11 with batch norm, 1,888 features a superpixel, all trained from random weights.
 
@@ -288,6 +288,6 @@ def zoom_out_small(
         hidden=256,
         superpixels=superpixels,
         compactness=compactness,
-        steps=steps,
+        reach=reach,
         learns=True,
     )
