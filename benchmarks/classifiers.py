@@ -77,6 +77,7 @@ ROWS = [
     Row("scene15", "alexnet", SMALL),
     Row("scene15", "zfnet", SMALL),
     Row("scene15", "vgg11_bn", SMALL),
+    Row("scene15", "vgg11_bn_half", SMALL),
     Row("scene15", "googlenet", SMALL),
     Row("scene15", "resnet18", SMALL),
     Row("scene15", "squeezenet1_1", SMALL),

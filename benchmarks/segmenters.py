@@ -2,7 +2,7 @@
 
     python benchmarks/segmenters.py --root DATA                      all that are not recorded yet, 15 minutes each
     python benchmarks/segmenters.py --root DATA --only unet_padded_small --minutes 90 --short-side 240
-    python benchmarks/segmenters.py --root DATA --only fcn32s_small fcn16s_small fcn8s_small --seed 1
+    python benchmarks/segmenters.py --root DATA --keep RUNS --only "ladder: FCN-8s" --seed 1
     python benchmarks/segmenters.py --list | --table | --time
 
 DATA holds the folders `camvid` and `isbi2012`. The budget is processor time: 15 minutes are 15 minutes of two cores, or
@@ -77,16 +77,32 @@ SCALES = {"scales and mirror": ("--test-scales", "0.75,1,1.25", "--test-flip")}
 CELLS = ("--vertical-flip", "0.5", "--short-side", "256")
 """Tissue has no up, and membranes of two pixels bear no more than half the size."""
 
+CLASSIFIER = "scene15_vgg11_bn_half"
+"""The kept run of `benchmarks/classifiers.py --data scene15 --only vgg11_bn_half`: what the ladder starts from."""
+
+RUNGS: dict[str, tuple[str, ...]] = {
+    "32s-fixed": ("fcn32s_small", "--train-only", "score_fr"),
+    "32s": ("fcn32s_small",),
+    "16s": ("fcn16s_small",),
+    "8s": ("fcn8s_small",),
+}
+"""Long, Shelhamer and Darrell's, each of which is expected above the one before; of the first only the scores learn."""
+
+LADDER = [
+    Row("camvid", model, tuple(flags), start=CLASSIFIER, name=f"ladder: FCN-{rung}", share=1 / 3)
+    for rung, (model, *flags) in RUNGS.items()
+]
+"""All from the same classifier and each for a third of the budget, so that nets are compared and not their times."""
+
 ROWS = [
     Row("camvid", "pixel_windows_small"),
     Row("camvid", "farabet_small"),
     Row("camvid", "recurrent_cnn_small"),
     Row("camvid", "hypercolumns_small"),
     Row("camvid", "zoom_out_small"),
-    Row("camvid", "fcn32s_small", name="fcn32s_small, fixed upsampling"),
-    Row("camvid", "fcn32s_small", ("--upsampling", "learned")),
-    Row("camvid", "fcn16s_small", ("--upsampling", "learned")),
-    Row("camvid", "fcn8s_small", ("--upsampling", "learned")),
+    Row("camvid", "fcn32s_small"),
+    Row("camvid", "fcn16s_small"),
+    Row("camvid", "fcn8s_small"),
     Row("camvid", "fcn_resnet18"),
     Row("camvid", "deconv_net_small"),
     Row("camvid", "segnet_small"),
@@ -106,12 +122,10 @@ ROWS = [
     Row("isbi2012", "pixel_windows_small", CELLS),
     Row("isbi2012", "unet_small", CELLS),
     Row("isbi2012", "unet_padded_small", CELLS),
+    *LADDER,
 ]
 SPLITS = {"camvid": ("train", "none"), "isbi2012": ("train", "val")}
 """To learn from and to validate on. ISBI's slices are in one piece: the fifth that is set aside is what is measured."""
-
-LADDER = ("fcn32s_small, fixed upsampling", "fcn32s_small", "fcn16s_small", "fcn8s_small")
-"""Long, Shelhamer and Darrell's rungs, each of which is expected above the one before."""
 
 
 def key_of(row: Row, options: argparse.Namespace) -> str:
@@ -263,12 +277,13 @@ def table(results: dict[str, Any]) -> str:
 
 def ladder(rows: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Whether each rung of the FCN ladder lies above the one before, seed by seed."""
-    rungs = [rows.get(f"camvid/{name}", []) for name in LADDER]
+    titles = [row.title for row in LADDER]
+    rungs = [rows.get(f"camvid/{name}", []) for name in titles]
     if not all(rungs) or len({len(rung) for rung in rungs}) != 1:
         return []
     by_seed = [dict(zip((one["seed"] for one in rung), rung, strict=True)) for rung in rungs]
     said = []
-    for (lower, upper), (name, above) in zip(pairwise(by_seed), pairwise(LADDER), strict=True):
+    for (lower, upper), (name, above) in zip(pairwise(by_seed), pairwise(titles), strict=True):
         count = sum(upper[seed]["mIoU"] > lower[seed]["mIoU"] for seed in lower if seed in upper)
         said.append(f"{above} above {name} in {count} of {len(lower)}")
     return ["", "The ladder, seed by seed: " + "; ".join(said) + "."]
