@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from bestiary.data.loader import Batch
 from bestiary.errors import TrainingError
+from bestiary.layers.planes import see_planes
 from bestiary.metrics.scores import Scores
 from bestiary.system import System
 from bestiary.training import events
@@ -118,6 +119,8 @@ class _Loop:
         system.to(self.engine.device)
         if settings.channels_last:
             system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.engine.precision == "bf16" and self.engine.device.type == "cpu":
+            see_planes(system)
         self.frozen = freeze(system, settings.freeze, settings.train_only)
         self.optimiser = build_optimiser(system, settings)
         self.average = WeightAverage(system, settings.ema, settings.warmup_steps) if settings.ema else None
