@@ -29,7 +29,7 @@ def see_planes(network: nn.Module) -> list[str]:
     found = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and goes_wrong(module):
-            # A copy: where an axis is one long, as in depthwise kernels, `contiguous` keeps the strides of either layout.
+            # A copy: where an axis is one long, as a depthwise kernel's, `contiguous` keeps either layout's strides.
             module.weight.data = module.weight.data.clone(memory_format=torch.contiguous_format)
             if _as_planes not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_as_planes)
