@@ -407,3 +407,22 @@ def test_a_second_interrupt_is_not_held_back(tmp_path: Path) -> None:
             train(tiny(), train_batches(), None, settings(), out=tmp_path, quiet=True, callbacks=[Twice()])
     finally:
         signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.parametrize(("precision", "planes"), [("bf16", True), ("fp32", False)])
+def test_dilated_layers_see_planes_where_bfloat16_would_be_wrong(
+    tmp_path: Path, precision: str, planes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tiny()
+    system.stem[0] = torch.nn.Conv2d(3, 4, 3, dilation=2)
+    layouts: list[bool] = []
+    convolve = torch.nn.Conv2d._conv_forward
+
+    def spy(self: torch.nn.Conv2d, pixels: torch.Tensor, *rest: Any) -> torch.Tensor:
+        layouts.append(pixels.is_contiguous() and self.weight.is_contiguous())
+        return convolve(self, pixels, *rest)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", spy)
+    run(tmp_path / "run", system, precision=precision, channels_last=True, epochs=1)
+    assert layouts
+    assert all(layouts) is planes

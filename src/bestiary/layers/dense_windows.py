@@ -44,8 +44,7 @@ def dense(
     for layer in layers:
         _reach(layer)
         if isinstance(layer, nn.Conv2d):
-            # With channels innermost, oneDNN's bfloat16 gradients of dilated kernels are not finite, or worse, for
-            # numbers of channels that are no multiple of 16.
+            # Planes, as `layers.planes` says why: it cannot see that these kernels are dilated here.
             weight = layer.weight.contiguous()
             features = F.conv2d(features.contiguous(), weight, layer.bias, dilation=spacing * layer.dilation[0])
             spacing *= layer.stride[0]
