@@ -42,6 +42,7 @@ from bestiary.ops.pyramid_pooling import spatial_pyramid_pool, spatial_pyramid_p
 from bestiary.ops.receptive_fields import AxisReach, ReceptiveField, receptive_field
 from bestiary.ops.region_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 from bestiary.ops.regions import assign_levels, multiscale_roi_align, roi_align
+from bestiary.ops.reorg import reorg
 from bestiary.ops.response_norm import local_response_norm
 from bestiary.ops.roi_pool import roi_pool
 from bestiary.ops.rotated import rotated_box_corners, rotated_box_iou
