@@ -124,6 +124,13 @@ ROWS = [
     Row("isbi2012", "unet_padded_small", CELLS),
     *LADDER,
 ]
+MEMBRANES = {
+    "Rand F": "rand_f",
+    "information F": "info_f",
+    "warping error": "warping_error",
+    "pixel error": "pixel_error",
+}
+"""Of ISBI's own scores those in the table, each at the best of its thresholds."""
 SPLITS = {"camvid": ("train", "none"), "isbi2012": ("train", "val")}
 """To learn from and to validate on. ISBI's slices are in one piece: the fifth that is set aside is what is measured."""
 
@@ -163,6 +170,15 @@ def scores_of(document: dict[str, Any]) -> dict[str, float]:
     """The table's numbers out of what a verb says of its run."""
     values = document["scores"][0]["values"]
     return {column: values[name] for column, name in NUMBERS.items()}
+
+
+def membranes_of(row: Row, out: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """ISBI's own scores of the pictures that were set aside, for its slices."""
+    if row.data != "isbi2012":
+        return {}
+    words = ["eval", str(out), "--data", str(options.root / row.data), "--split", "val", "--protocol", "isbi", "--json"]
+    document, _, _ = runs.call(words, options.threads)
+    return {"isbi": document["scores"][0]["values"]}
 
 
 def look_again(row: Row, out: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -208,6 +224,7 @@ def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
         "processor_minutes": processor / 60,
         **facts,
         "looks": look_again(row, out, options),
+        **membranes_of(row, out, options),
         "trained_on": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "milliseconds_a_picture": milliseconds_a_picture(model, options.root, row.data),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -272,7 +289,19 @@ def table(results: dict[str, Any]) -> str:
             for look in first["looks"]:
                 again = " | ".join(of_seeds([one["looks"][look][number] for one in found]) for number in NUMBERS)
                 lines.append(f"| &nbsp; + {look} | {again} | {len(found)} | | | | | |")
+        lines += membrane_table([(name, found) for name, found in here if all("isbi" in one for one in found)])
     return "\n".join([*lines[1:], *ladder(rows)])
+
+
+def membrane_table(rows: list[tuple[str, list[dict[str, Any]]]]) -> list[str]:
+    """Markdown of ISBI's own scores, the best division into cells first."""
+    if not rows:
+        return []
+    lines = ["", f"| model | {' | '.join(MEMBRANES)} |", "|---" * (len(MEMBRANES) + 1) + "|"]
+    for name, found in sorted(rows, key=lambda row: -statistics.mean(one["isbi"]["rand_f"] for one in row[1])):
+        numbers = [of_seeds([one["isbi"][number] for one in found]) for number in MEMBRANES.values()]
+        lines.append(f"| `{name}` | {' | '.join(numbers)} |")
+    return lines
 
 
 def ladder(rows: dict[str, list[dict[str, Any]]]) -> list[str]:

@@ -18,7 +18,9 @@ def features(
     model: Annotated[str, typer.Argument(help="A checkpoint, a run folder, or a model's name (published weights).")],
     source: Annotated[str | None, typer.Argument(help="Pictures: a file, folder, glob or video.")] = None,
     data: Annotated[str | None, typer.Option(help="Instead of pictures: a data set, whose classes are kept.")] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set; `train+test` joins two.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Split of the data; `train+test` joins two; test, else all, if not given.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help="The data set's format; found by itself if not given.")] = None,
     layer: Annotated[
         str | None, typer.Option(help="Where to cut the net; what its last layer sees if not given.")

@@ -21,7 +21,7 @@ def inspect(
     unit: Annotated[list[int] | None, typer.Option(help="A channel; repeat it. The strongest if none.")] = None,
     top: Annotated[int, typer.Option(help="How many units and categories, where none are named.")] = 3,
     data: Annotated[str | None, typer.Option(help="A data set: patches that units like best, features.")] = None,
-    split: Annotated[str, typer.Option(help="Split of the data set; `val+test` joins two.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Split of the data; test, else val, if not given.")] = None,
     plane: Annotated[str, typer.Option(help="How features come to a plane: tsne, pca or none.")] = "tsne",
     maximise: Annotated[int, typer.Option(help="Steps towards the pictures that excite units most; 0: none.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the pages; older pages there are replaced.")] = Path(

@@ -21,7 +21,7 @@ def proposals(
         typer.Argument(metavar="METHOD...", help="Names, or trained systems that propose boxes; none lists the names."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="A data set with boxes: folder, file, or `world`.")] = None,
-    split: Annotated[str, typer.Option(help="Measured on this split.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Measured on this split; test, else val, if not given.")] = None,
     train_split: Annotated[str, typer.Option(help="Methods that learn learn from this split first.")] = "train",
     counts: Annotated[str, typer.Option(help="Numbers of boxes a picture, with commas.")] = "10,100,1000",
     iou: Annotated[str, typer.Option(help="Overlaps at which recall is told apart, with commas.")] = "0.5,0.7",

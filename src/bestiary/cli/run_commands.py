@@ -135,7 +135,9 @@ def evaluate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A checkpoint, a run folder, or an exported graph.")],
     data: Annotated[str, typer.Option(help="The data set: a folder, an annotation file, or `world`.")],
-    split: Annotated[str, typer.Option(help="Split to measure on; `val+test` joins two.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Split to measure on; `val+test` joins two; test, else val, if not given.")
+    ] = None,
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
     protocol: Annotated[list[str] | None, typer.Option(help="Protocols, with commas or repeated.")] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help=PER_CLASS)] = False,

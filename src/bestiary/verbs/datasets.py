@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bestiary.data.dataset import Dataset, load
+from bestiary.data.dataset import Dataset, load, split_by_name
 from bestiary.data.world import World
 from bestiary.errors import DataError, UsageError
 from bestiary.records import Sample
@@ -19,6 +19,9 @@ FIELDS = {
 
 INSTEAD = {"multi_label_segmentation": {"label_map"}}
 """What serves a task where that is not there: classes that may overlap, but here do not."""
+
+HELD_OUT = 0.2
+"""Share of the pictures that is set aside where the data sets none aside itself."""
 
 WORLD_SIZES = {"train": 1200, "val": 150, "test": 300}
 
@@ -56,7 +59,8 @@ def open_split(
 
     Args:
         data: a folder, an annotation file, `world` for the built-in procedural pictures, or a data set already open.
-        split: its name; `train+val` joins two.
+        split: its name; `train+val` joins two. Where the data has no validation pictures, `val` are those that training
+            sets aside, a fifth, always the same ones; `train` of data in one piece are the others.
         task: decides which annotations are read.
         format: the reader's name; found by itself if None.
         categories: names in the order of a model's labels: the data's own labels are matched to them by name.
@@ -71,12 +75,48 @@ def open_split(
         return data
     if str(data) == "world":
         return open_world(split, task)
-    dataset = _load(Path(data), split, task, format, categories)
+    dataset = _load_part(Path(data), split, task, format, categories)
     for note in dataset.notes:
         say(f"{split}: {note}")
     if not len(dataset):
         raise DataError(f"the split {split!r} holds no picture", where=str(data))
     return dataset
+
+
+def open_measured(
+    data: Data,
+    split: str | None,
+    task: str,
+    format: str | None = None,
+    categories: Sequence[str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Samples, str]:
+    """The split to measure on, and its name: if None, "test", or "val" where the data has no test pictures.
+
+    Arguments and errors as of `open_split`.
+    """
+    if split is not None:
+        return open_split(data, split, task, format, categories, say), split
+    try:
+        return open_split(data, "test", task, format, categories, say), "test"
+    except UsageError:
+        if "test" in splits_of(data, format):
+            raise
+    say("the data has no test pictures: measured on val")
+    return open_split(data, "val", task, format, categories, say), "val"
+
+
+def _load_part(path: Path, split: str, task: str, format: str | None, categories: Sequence[str] | None) -> Dataset:
+    """A split, or what the division of another gives it."""
+    try:
+        return _load(path, split, task, format, categories)
+    except UsageError:
+        there = splits_of(path, format)
+        whole = "all" if there == ["all"] else "train" if "train" in there and split == "val" else ""
+        if split in there or split not in ("train", "val") or not whole:
+            raise
+    train, val = split_by_name(_load(path, whole, task, format, categories), HELD_OUT)
+    return val if split == "val" else train
 
 
 def _load(path: Path, split: str, task: str, format: str | None, categories: Sequence[str] | None) -> Dataset:

@@ -18,7 +18,7 @@ from bestiary.heads.classification import Classifier
 from bestiary.heads.last_layer import head_names
 from bestiary.pictures.sources import Source, iterate_batches
 from bestiary.system import FittedSystem, Predictor, System, evaluation_mode
-from bestiary.verbs.datasets import Data, open_split
+from bestiary.verbs.datasets import Data, open_split, splits_of
 from bestiary.verbs.models import create, load
 
 Pool = Literal["mean", "max", "none"]
@@ -69,7 +69,7 @@ def embed(
     layer: str | None = None,
     *,
     data: Data | None = None,
-    split: str = "test",
+    split: str | None = None,
     format: str | None = None,
     pool: Pool = "mean",
     out: str | Path | None = None,
@@ -84,7 +84,7 @@ def embed(
         source: pictures, as `predict` takes them; or
         data: a data set.
         layer: where the net is cut (`cut` says which names there are); None for what its last layer sees.
-        split: of the data set; `train+test` joins two.
+        split: of the data set; `train+test` joins two. `test` if None, or all of it where there is none.
         format: of the data set; found by itself if None.
         pool: "mean" or "max" over each map's positions, "none" for whole maps.
         out: `.npz` or `.npy` (with a `.json` beside it, mapped and not read): written picture by picture in constant
@@ -106,6 +106,9 @@ def embed(
         categories: tuple[str, ...] = ()
         rows = _of_pictures(embedder, source, batch, say)
     else:
+        if split is None:
+            there = splits_of(data, format)
+            split = "test" if "test" in there else "+".join(there)
         opened = open_split(data, split, "classification", format, None, say)
         categories = tuple(opened.categories)
         loader = Loader(opened, batch=batch)

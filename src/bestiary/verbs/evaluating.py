@@ -18,7 +18,7 @@ from bestiary.reports.examples import ExampleCollector
 from bestiary.reports.html import write_report
 from bestiary.system import Predictor, evaluation_mode
 from bestiary.training.contracts import Evaluator
-from bestiary.verbs.datasets import Data, dataset_name, open_split
+from bestiary.verbs.datasets import Data, dataset_name, open_measured
 from bestiary.verbs.protocols import Rules, evaluators
 
 __all__ = ["Evaluation", "best_threshold", "evaluate", "evaluators"]
@@ -52,7 +52,7 @@ class Evaluation:
 def evaluate(
     model: Predictor,
     data: Data,
-    split: str = "test",
+    split: str | None = None,
     format: str | None = None,
     report: str | Path | None = None,
     batch: int = 1,
@@ -67,7 +67,7 @@ def evaluate(
     Args:
         model: a system, or an exported graph opened by `load`.
         data: folder, annotation file, `world`, or an open data set.
-        split: its split.
+        split: its split; `test` if None, or `val` where there is none.
         format: the reader's name; found by itself if None.
         report: where to write the HTML report.
         batch: pictures a forward pass.
@@ -78,7 +78,7 @@ def evaluate(
         say: told what the reader mended, and progress.
     """
     task = model.task
-    dataset = open_split(data, split, task, format, model.categories, say)
+    dataset, split = open_measured(data, split, task, format, model.categories, say)
     measuring = evaluators(task, model.categories, protocols, report is not None)
     collector = ExampleCollector() if report is not None else None
     spent, finer_asked = 0.0, bool(protocols) and "coco" not in protocols

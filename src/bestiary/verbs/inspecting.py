@@ -22,7 +22,7 @@ from bestiary.inspect.views import Drawn, preparation
 from bestiary.pictures.encode import write_image
 from bestiary.pictures.sources import Source, iterate
 from bestiary.system import FittedSystem, System
-from bestiary.verbs.datasets import Data, dataset_name, open_split
+from bestiary.verbs.datasets import Data, dataset_name, open_measured
 from bestiary.verbs.models import create, load
 
 PICTURE_SIZE = (480, 640)
@@ -112,7 +112,7 @@ def inspect_model(
     out: str | Path = "runs/inspect",
     look: Look | None = None,
     weights: str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     offline: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Inspection:
@@ -125,7 +125,7 @@ def inspect_model(
         out: folder; pages that are there are replaced.
         look: layers, units and what else; `Look()` if None.
         weights: "published" or a file, for a name of the zoo.
-        split: of the data set.
+        split: of the data set; `test` if None, or `val` where there is none.
         offline: never fetch weights.
         say: told how far it is.
 
@@ -161,7 +161,8 @@ def inspect_model(
     page = replace(page, pictures=links)
     samples = None
     if data is not None:
-        samples = Drawn(open_split(data, split, system.task, None, system.categories, say), look.most, look.seed)
+        opened, split = open_measured(data, split, system.task, None, system.categories, say)
+        samples = Drawn(opened, look.most, look.seed)
         page = _with_data(page, system, samples, f"{dataset_name(data)}, {split}", layers, look, say)
     if look.maximise:
         say("climbing to the pictures that excite units most")

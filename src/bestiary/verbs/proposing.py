@@ -18,7 +18,7 @@ from bestiary.proposals.methods import build, find
 from bestiary.proposals.proposer import Proposals, Proposer
 from bestiary.recipes.recipe import convert
 from bestiary.training.fitting import Samples as FitSamples
-from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split
+from bestiary.verbs.datasets import Data, Samples, dataset_name, open_measured, open_split
 from bestiary.verbs.models import load
 
 Say = Callable[[str], None]
@@ -91,7 +91,7 @@ def compare(
     methods: Sequence[str],
     data: Data,
     *,
-    split: str = "test",
+    split: str | None = None,
     train_split: str = "train",
     format: str | None = None,
     numbers: Sequence[int] = (10, 100, 1000),
@@ -108,7 +108,7 @@ def compare(
         methods: names (`bestiary.proposals.methods`), or trained systems that propose boxes by a method of their own (a
             checkpoint or a run folder).
         data: as `bestiary.verbs.datasets.open_split`.
-        split: measured on.
+        split: measured on; `test` if None, or `val` where there is none.
         train_split: what methods that learn are fitted to first.
         format: the reader's name; found by itself if None.
         numbers: of boxes, ascending.
@@ -128,7 +128,7 @@ def compare(
         raise UsageError("got no method, wanted at least one", mend="`bestiary proposals` alone lists them")
     proposers = _open_all(methods, options or {})
     scores = {name: ProposalScores(numbers, iou_thresholds) for name in proposers}  # errors before any work
-    pictures = open_split(data, split, "detection", format, None, say)
+    pictures, split = open_measured(data, split, "detection", format, None, say)
     measured = []
     for name, proposer in proposers.items():
         fit_seconds = _fitted(name, proposer, data, train_split, format, seed, say)

@@ -17,7 +17,7 @@ from bestiary.training import fitting, loop
 from bestiary.training.engine import rank_and_world
 from bestiary.training.fitting import FitSettings
 from bestiary.training.seeding import generators_kept, seed_generators
-from bestiary.verbs.datasets import Data, Samples, dataset_name, open_split, splits_of
+from bestiary.verbs.datasets import HELD_OUT, Data, Samples, dataset_name, open_split, splits_of
 from bestiary.verbs.evaluating import evaluate
 from bestiary.verbs.models import load, load_weights
 from bestiary.verbs.staging import Lesson
@@ -200,7 +200,7 @@ def _open_both(
     if all(part in splits_of(data, format) for part in splits.val.split("+")):
         return training, open_split(data, splits.val, task, format, training.categories, say)
     say(f"the data has no split {splits.val!r}: a fifth of {splits.train!r} is set aside for validation")
-    return set_aside(training, fraction=0.2)
+    return set_aside(training, HELD_OUT)
 
 
 def set_aside(dataset: Samples, fraction: float) -> tuple[Samples, Samples]:
