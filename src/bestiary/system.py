@@ -40,9 +40,11 @@ class System(nn.Module):
         arguments: what its constructor was given beside the categories: together they rebuild it from a checkpoint.
         further_arguments: names that every system of this kind takes beside those of its constructor; a zoo hands them
             to `take` and keeps them in `arguments`.
+        learns_from_labels: whether a detector learns from pictures that have a label and no boxes, too.
     """
 
     further_arguments: ClassVar[frozenset[str]] = frozenset()
+    learns_from_labels: ClassVar[bool] = False
 
     task: str = ""
     categories: tuple[str, ...]

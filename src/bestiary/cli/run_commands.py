@@ -16,6 +16,7 @@ RUNTIMES = "torch, onnxruntime, openvino, or openvino:bfloat16, which is faster 
 TRAIN_FLAGS = (
     "--data",
     "--format",
+    "--label-data",
     "--out",
     "--weights",
     "--train-split",
@@ -58,6 +59,9 @@ def train(
     model: Annotated[str, typer.Argument(help="A model's name; `bestiary models` lists them.")] = "",
     data: Annotated[str | None, typer.Option(help="The data set: a folder, an annotation file, or `world`.")] = None,
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
+    label_data: Annotated[
+        str | None, typer.Option(help="Also pictures with a class and no boxes, for a detector that learns from both.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/TASK/MODEL, numbered, if not given.")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from: `published`, or a checkpoint file.")] = None,
     train_split: Annotated[str, typer.Option(help="Split to train on; `train+val` joins two.")] = "train",
@@ -89,6 +93,7 @@ def train(
         model,
         data,
         format=format,
+        label_data=label_data,
         out=out,
         weights=weights,
         offline=offline,

@@ -38,6 +38,8 @@ PRIORS_9000 = (0.77871, 1.14074, 3.00525, 4.31277, 9.22725, 9.61974)
 class YOLO9000(YOLOv2):
     """The system. Arguments as `YOLOv2`; its `classes` are `TreeClasses`."""
 
+    learns_from_labels = True
+
     def loss(self, images: Images, targets: Sequence[Target]) -> Losses:
         """YOLOv2's terms of the pictures with objects, and "label" and "label_no_object" of those with a label alone;
         all divided by the number of all pictures.
