@@ -8,7 +8,10 @@ import torch
 
 import bestiary
 from bestiary.cli.main import main
+from bestiary.heads.pixel_ensemble import PixelEnsemble
+from bestiary.heads.segmentation import PixelSystem
 from bestiary.pictures.encode import write_image, write_map
+from bestiary.predictions import Segmentation
 from bestiary.verbs.models import save
 
 NAMES = ("sky", "road", "car")
@@ -95,3 +98,44 @@ def test_predictions_in_every_form_can_be_scored(
 
     assert call("predict", folder / "best.safetensors", source, "--style", "wild") == 2
     assert "wanted overlay|contours|colours|side_by_side" in capsys.readouterr().err
+
+
+def test_models_answer_together(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    other = save(bestiary.create("unet_padded_small", NAMES, arguments={"width": 3}), tmp_path / "other.safetensors")
+    one = folder / "best.safetensors"
+    words = ["--data", folder / "data", "--protocol", "iou", "--json"]
+
+    def score(*further: object) -> float:
+        assert call("eval", one, *further, *words) == 0
+        return json.loads(capsys.readouterr().out)["scores"][0]["values"]["pixel_accuracy"]
+
+    single = maps_of(load_labeller(one), folder)
+    both = maps_of(PixelEnsemble([load_labeller(one), load_labeller(other)]).eval(), folder)
+    assert any(not torch.equal(a, b) for a, b in zip(single, both, strict=True))
+    alone, together = score(), score("--ensemble", other)
+    truth = [torch.zeros(32, 40, dtype=torch.uint8) for _ in both]
+    for i, labels in enumerate(truth):
+        labels[12:], labels[20:26, 8 + i : 20] = 1, 2
+    for found, wanted in ((single, alone), (both, together)):
+        right = [float((labels == t).float().mean()) for labels, t in zip(found, truth, strict=True)]
+        assert wanted == pytest.approx(sum(right) / 2)
+    assert score("--ensemble", other, "--ensemble-rule", "product", "--test-flip") >= 0
+    assert call("predict", one, folder / "data" / "images" / "test", "--ensemble", other, "--out", tmp_path / "p") == 0
+    capsys.readouterr()
+    assert call("eval", one, "--ensemble", other, "--ensemble-rule", "median", *words) == 2
+    assert "wanted one of mean, product" in capsys.readouterr().err
+    classifier = save(bestiary.create("resnet18_cifar", NAMES), tmp_path / "classifier.safetensors")
+    assert call("eval", one, "--ensemble", classifier, *words) == 2
+    assert "labellers of pixels can answer together" in capsys.readouterr().err
+
+
+def load_labeller(path: Path) -> PixelSystem:
+    model = bestiary.load(path)
+    assert isinstance(model, PixelSystem)
+    return model
+
+
+def maps_of(model: PixelSystem, folder: Path) -> list[torch.Tensor]:
+    found = model.predict(folder / "data" / "images" / "test")
+    return [p.label_map for p in found if isinstance(p, Segmentation)]

@@ -35,11 +35,17 @@ EVAL_FLAGS = (
     "--per-class",
     "--report",
     "--runtime",
+    "--ensemble",
+    "--ensemble-rule",
     "--batch",
     "--json",
 )
+ENSEMBLE = "Further checkpoints of labellers of pixels, with commas or repeated: they answer together."
 PER_CLASS = "Also every class's numbers."
-PREDICT_FLAGS = ("--out", "--threshold", "--draw", "--coco", "--yolo", "--crops", "--runtime", "--batch", "--json")
+PREDICT_FLAGS = (
+    *("--out", "--threshold", "--draw", "--coco", "--yolo", "--crops", "--runtime", "--ensemble", "--ensemble-rule"),
+    *("--batch", "--json"),
+)
 PREDICT_LOOKS = {**LOOKS, **OUTPUTS}
 
 
@@ -148,6 +154,8 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help=PER_CLASS)] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
+    ensemble: Annotated[list[str] | None, typer.Option(help=ENSEMBLE)] = None,
+    ensemble_rule: Annotated[str, typer.Option(help="Their answers become one by mean or product.")] = "mean",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
     json: Json = False,
 ) -> None:
@@ -157,7 +165,7 @@ def evaluate(
     from bestiary.verbs.evaluating import evaluate as run
     from bestiary.verbs.models import look
 
-    opened = look(_opened(Path(path), runtime), looks)
+    opened = look(_opened(path, runtime, ensemble, ensemble_rule), looks)
     measured = run(
         opened,
         data,
@@ -232,6 +240,8 @@ def predict(
     yolo: Annotated[bool, typer.Option("--yolo", help="Write one YOLO text file a picture.")] = False,
     crops: Annotated[bool, typer.Option("--crops", help="Write a crop of every detection.")] = False,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
+    ensemble: Annotated[list[str] | None, typer.Option(help=ENSEMBLE)] = None,
+    ensemble_rule: Annotated[str, typer.Option(help="Their answers become one by mean or product.")] = "mean",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
     json: Json = False,
 ) -> None:
@@ -244,7 +254,7 @@ def predict(
 
     outputs = outputs_of(looks, out, draw, coco, yolo, crops)
     count, timing, rate = 0, Timing(), FrameRate()
-    predictor = look(_opened(Path(path), runtime), looks)
+    predictor = look(_opened(path, runtime, ensemble, ensemble_rule), looks)
     for prediction in predict_source(predictor, pictures, outputs, threshold, batch, say, timing):
         count += 1
         if json:
@@ -258,12 +268,13 @@ def predict(
         say(timing.summary())
 
 
-def _opened(model: Path, runtime: str) -> Any:
-    """A checkpoint or graph; a precision may stand behind the runtime's name and a colon."""
-    from bestiary.verbs.models import load
+def _opened(model: str, runtime: str, ensemble: list[str] | None, rule: str) -> Any:
+    """A checkpoint or graph, or several joined; a precision may stand behind the runtime's name and a colon."""
+    from bestiary.verbs.models import join, load
 
     name, _, precision = runtime.partition(":")
-    return load(model, name, precision=precision or "float32")
+    models = [load(Path(path), name, precision=precision or "float32") for path in (model, *listed(ensemble or ()))]
+    return join(models, rule) if ensemble else models[0]
 
 
 def demo(

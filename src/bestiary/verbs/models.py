@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 
 from bestiary import zoo
 from bestiary.errors import CheckpointError, UsageError
+from bestiary.heads.pixel_ensemble import EnsembleRule, PixelEnsemble
 from bestiary.heads.pixel_views import ViewMerge
+from bestiary.heads.segmentation import PixelSystem
 from bestiary.heads.suppression import SuppressionKind
 from bestiary.heads.test_time import Merge
 from bestiary.heads.views import View
@@ -182,6 +184,26 @@ def look(model: Predictor, asked: Mapping[str, Any]) -> Predictor:
         raise UsageError(f"the model cannot be told {', '.join(sorted(set(changed) - set(known)))}", mend=mend)
     model.take({name: convert(value, LOOK_TYPES[name], name) for name, value in changed.items()})
     return model
+
+
+def join(models: Sequence[Predictor], rule: str = "mean") -> Predictor:
+    """Trained labellers of pixels that answer together.
+
+    Args:
+        models: as `load` opened them, with the same categories; each looks in its own way.
+        rule: "mean" of their probabilities or "product" of their scores, as of `PixelEnsemble`.
+
+    Raises:
+        UsageError: one that labels no pixels or is an exported graph, fewer than two, categories that differ, or
+            another rule.
+    """
+    if rule not in get_args(EnsembleRule):
+        raise UsageError(f"got {rule!r}, wanted one of {', '.join(get_args(EnsembleRule))}", where="ensemble_rule")
+    members = [model for model in models if isinstance(model, PixelSystem)]
+    if len(members) < len(models):
+        mend = "Name checkpoints of segmentation models, not graphs"
+        raise UsageError("labellers of pixels can answer together, and nothing else", where="ensemble", mend=mend)
+    return PixelEnsemble(members, cast(EnsembleRule, rule)).eval()
 
 
 def save(system: System, path: str | Path, facts: Mapping[str, Any] | None = None) -> Path:
