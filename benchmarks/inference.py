@@ -8,9 +8,9 @@ a Python that has torchvision (and can import this library): its process times t
 (`as built`) and as `bestiary.load` lays it out (`as loaded`) in the same rounds. `cpu_per_wall` of eager near the
 number of threads means that all threads really ran.
 
-    python benchmarks/inference.py --accuracy CHECKPOINT --data FOLDER
+    python benchmarks/inference.py --accuracy CHECKPOINT ... --data FOLDER
 
-measures a trained net in every runtime on real pictures instead, and writes inference_accuracy.json.
+measures trained nets in every runtime on real pictures instead, and writes inference_accuracy.json.
 """
 
 import argparse
@@ -201,7 +201,7 @@ def measure_accuracy(checkpoint: Path, data: Path, split: str) -> dict[str, Any]
         for runtime, precision in (("onnxruntime", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")):
             model = bestiary.load(graph, runtime, precision=precision)
             found[f"{runtime} {precision}"] = scores(model, 16)
-    return {"checkpoint": checkpoint.name, "data": data.name, "split": split, "scores": found}
+    return found
 
 
 def surroundings(options: argparse.Namespace) -> dict[str, Any]:
@@ -223,14 +223,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", nargs="*", help="only these")
     parser.add_argument("--peer", type=Path, help="a Python that has torchvision")
-    parser.add_argument("--accuracy", type=Path, help="a checkpoint to measure in every runtime")
+    parser.add_argument("--accuracy", type=Path, nargs="*", help="checkpoints to measure in every runtime")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.accuracy:
-        document = measure_accuracy(options.accuracy, options.data, options.split)
+        import bestiary
+
+        names = {path: getattr(bestiary.load(path), "model_name", path.name) for path in options.accuracy}
+        scores = {names[path]: measure_accuracy(path, options.data, options.split) for path in options.accuracy}
+        document = {"data": options.data.name, "split": options.split, "scores": scores}
     else:
         nets = [net for net in NETS if not options.models or net.name in options.models]
         peer = Peer(options.peer) if options.peer else None
