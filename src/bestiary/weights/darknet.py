@@ -157,7 +157,8 @@ def read_darknet(path: str | Path, layers: Sequence[Layer], *, partial: bool = F
 
 def load_darknet(model: nn.Module, path: str | Path) -> LoadReport:
     """Load a file into a whole network. Its head stays fresh if the file's has another number of outputs; of a file
-    that ends after one of the first layers (`extraction.conv.weights`) all later ones stay as they are.
+    that ends after one of the first layers (`extraction.conv.weights`) all later ones stay as they are. A network that
+    counts the pictures it was trained on (YOLOv2's buffer `seen`) goes on from a whole file's number.
 
     Raises:
         CheckpointError: as `read_darknet`.
@@ -172,6 +173,10 @@ def load_darknet(model: nn.Module, path: str | Path) -> LoadReport:
     if first is not None:
         _fill(numbers, layers[:first], header, str(path))
         note = f"starts from the first {first} of {len(layers)} layers" if first < len(layers) else ""
+        counted = dict(model.named_buffers()).get("seen")
+        if counted is not None and not note:
+            counted.fill_(header.seen)
+            note = f"{header.seen:,} pictures seen before"
         return LoadReport(loaded=tuple(name for layer in layers[:first] for name in names[layer]), note=note)
     there, last = outputs_in_file(len(numbers), layers), layers[-1]
     if there is None:
