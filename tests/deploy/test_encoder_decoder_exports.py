@@ -7,7 +7,10 @@ import torch
 from deploy_parts import unchecked
 from torch import nn
 
+from bestiary.deploy import parity
+from bestiary.deploy.agreement import Agreement
 from bestiary.deploy.graphs import graph_of
+from bestiary.errors import ExportError
 from bestiary.heads.segmentation import PixelSystem
 from bestiary.layers.preprocess import channel_normalize
 from bestiary.layers.switched import start_by_inputs
@@ -62,3 +65,38 @@ def test_a_graph_looks_at_the_whole_picture_and_says_so() -> None:
     system.rules = WindowRules(proposals=0)
     assert torch.equal(graph(images), system.predict_logits(images))
     assert not torch.allclose(graph(images), by_windows)
+
+
+@pytest.mark.parametrize(
+    ("build_small", "wrong", "verdict"),
+    [
+        (segnet, 2, "passed"),
+        (segnet, 3, "failed: onnxruntime, noise: jumped"),
+        (dilation, 1, "failed: onnxruntime, noise: jumped"),
+    ],
+    ids=["switches that flip", "switches and a wrong graph", "no switches"],
+)
+def test_a_network_that_jumps_has_three_tries(build_small, wrong, verdict, tmp_path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    compare, told = parity._compare, []
+
+    def flipping(graph, opened, case, *rest):
+        told.append(case)
+        return Agreement(False, why="jumped") if len(told) <= wrong else compare(graph, opened, case, *rest)
+
+    monkeypatch.setattr(parity, "_compare", flipping)
+    system = build_small().eval()
+    with unchecked():
+        if verdict == "passed":
+            found = export(system, tmp_path / "net.onnx", runtimes=("onnxruntime",)).parity
+            assert found.verdict == verdict
+            assert found.results[0].case == "noise, noise added"
+        else:
+            with pytest.raises(ExportError, match=verdict):
+                export(system, tmp_path / "net.onnx", runtimes=("onnxruntime",))
+    first, second = told[:2]
+    if build_small is segnet:
+        apart = (second.pictures[0] - first.pictures[0]).abs()
+        assert 0 < float(apart.max()) < 0.1
+    else:
+        assert second.name != first.name + ", noise added"
