@@ -8,7 +8,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "bestiary"
 FLOORS = [
-    ["errors", "records", "array_cache"],
+    ["errors", "records", "array_cache", "kernel_cache"],
     ["geometry", "pictures"],
     ["ops"],
     ["layers", "losses", "assign", "metrics", "transforms", "draw", "features", "predictions", "system"],

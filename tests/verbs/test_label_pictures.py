@@ -12,7 +12,7 @@ from bestiary.pictures.encode import write_image
 from bestiary.records import Objects, Sample, Target
 from bestiary.verbs.label_pictures import JoinedPictures, join_labels
 from bestiary.verbs.models import load
-from bestiary.verbs.training import train
+from bestiary.verbs.training import Splits, train
 
 
 class Pictures:
@@ -75,8 +75,9 @@ def test_open_data_sets_must_agree_on_the_categories(tmp_path: Path) -> None:
 
 def test_a_detector_that_learns_from_boxes_alone_says_so() -> None:
     world = World(2, split="train")
+    labels = Pictures(2, False, tuple(world.categories))
     with pytest.raises(UsageError, match=r"ssd300_small: it learns nothing.*yolo9000 learns from both"):
-        train("ssd300_small", world, validation=world, label_data=Pictures(2, False, tuple(world.categories)))
+        train("ssd300_small", world, validation=world, splits=Splits(labels=labels))
 
 
 @pytest.mark.usefixtures("no_drawing")

@@ -27,8 +27,13 @@ LOOKS = {
     "suppression_iou": "its overlap",
     "suppression_sigma": "of its Gaussian kinds, 0.5",
     "max_detections": "a detector's answers a picture, the best",
+    "ensemble": "further checkpoints of labellers of pixels, with commas, that answer together with the first",
+    "ensemble_rule": "by the mean of their probabilities, or the product of their scores: mean or product",
 }
 """What each means; a trained model remembers its own, which these override."""
+
+JOINED = {"ensemble", "ensemble_rule"}
+"""Which models look, and not how."""
 
 SWITCHES = {"view_flip", "tile_whole", "test_flip"}
 """Flags that mean yes where nothing follows."""

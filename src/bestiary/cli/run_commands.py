@@ -1,22 +1,24 @@
 """`train`, `eval`, `score`, `predict`, `demo`: the main job."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bestiary.cli.flags import parse_fields
-from bestiary.cli.look_flags import LOOKS, epilog, look_words
+from bestiary.cli.look_flags import JOINED, LOOKS, epilog, look_words
 from bestiary.cli.model_commands import Json
 from bestiary.cli.output import emit, result, say, table
 from bestiary.cli.output_flags import OUTPUTS, outputs_of
 from bestiary.cli.score_flags import EPILOG, list_protocols, listed, rules_of, sorted_words
 
 RUNTIMES = "torch, onnxruntime, openvino, or openvino:bfloat16, which is faster and good to 2-3 digits."
+LABEL_DATA = "label_data"
+"""A further flag, of systems that learn from labels, too."""
 TRAIN_FLAGS = (
     "--data",
     "--format",
-    "--label-data",
     "--out",
     "--weights",
     "--train-split",
@@ -35,17 +37,11 @@ EVAL_FLAGS = (
     "--per-class",
     "--report",
     "--runtime",
-    "--ensemble",
-    "--ensemble-rule",
     "--batch",
     "--json",
 )
-ENSEMBLE = "Further checkpoints of labellers of pixels, with commas or repeated: they answer together."
 PER_CLASS = "Also every class's numbers."
-PREDICT_FLAGS = (
-    *("--out", "--threshold", "--draw", "--coco", "--yolo", "--crops", "--runtime", "--ensemble", "--ensemble-rule"),
-    *("--batch", "--json"),
-)
+PREDICT_FLAGS = ("--out", "--threshold", "--draw", "--coco", "--yolo", "--crops", "--runtime", "--batch", "--json")
 PREDICT_LOOKS = {**LOOKS, **OUTPUTS}
 
 
@@ -65,9 +61,6 @@ def train(
     model: Annotated[str, typer.Argument(help="A model's name; `bestiary models` lists them.")] = "",
     data: Annotated[str | None, typer.Option(help="The data set: a folder, an annotation file, or `world`.")] = None,
     format: Annotated[str | None, typer.Option(help="Its format; found by itself if not given.")] = None,
-    label_data: Annotated[
-        str | None, typer.Option(help="Also pictures with a class and no boxes, for a detector that learns from both.")
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/TASK/MODEL, numbered, if not given.")] = None,
     weights: Annotated[str | None, typer.Option(help="Start from: `published`, or a checkpoint file.")] = None,
     train_split: Annotated[str, typer.Option(help="Split to train on; `train+val` joins two.")] = "train",
@@ -91,15 +84,15 @@ def train(
     from bestiary.verbs.training import train as run
 
     recipe = zoo.recipe_of(model)
-    fields: dict[str, Any] = dict(parse_fields(context.args, recipe.fields(), TRAIN_FLAGS))
+    fields: dict[str, Any] = dict(parse_fields(context.args, [*recipe.fields(), LABEL_DATA], TRAIN_FLAGS))
+    labels = fields.pop(LABEL_DATA, None)
     if data is None:
         raise UsageError("no data was given", mend="Add --data FOLDER (or --data world for the built-in pictures)")
-    splits = Splits(train=train_split, val=_none(val_split), test=_none(test_split))
+    splits = Splits(train=train_split, val=_none(val_split), test=_none(test_split), labels=labels)
     finished = run(
         model,
         data,
         format=format,
-        label_data=label_data,
         out=out,
         weights=weights,
         offline=offline,
@@ -132,6 +125,9 @@ def _train_help(context: typer.Context, model: str) -> None:
         (f"--{f.name.replace('_', '-')}", type_name(f.type), _default(f.default), f.doc)
         for f in recipe.fields_apart().values()
     ]
+    if zoo.find(model).made().learns_from_labels:
+        what = "also pictures with a class and no boxes: a folder of folders, say; the categories are those of both"
+        rows.insert(0, ("--label-data", "path", "none", what))
     result(f"\nFields of {model}'s recipe ({recipe.source}):\n")
     result(table(("flag", "type", "default", "meaning"), rows))
 
@@ -154,8 +150,6 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help=PER_CLASS)] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
-    ensemble: Annotated[list[str] | None, typer.Option(help=ENSEMBLE)] = None,
-    ensemble_rule: Annotated[str, typer.Option(help="Their answers become one by mean or product.")] = "mean",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
     json: Json = False,
 ) -> None:
@@ -163,9 +157,8 @@ def evaluate(
     words = [model, *context.args]
     (path,), looks = look_words(words, ("MODEL",), LOOKS, EVAL_FLAGS, "bestiary eval")
     from bestiary.verbs.evaluating import evaluate as run
-    from bestiary.verbs.models import look
 
-    opened = look(_opened(path, runtime, ensemble, ensemble_rule), looks)
+    opened = _opened(path, runtime, looks)
     measured = run(
         opened,
         data,
@@ -240,8 +233,6 @@ def predict(
     yolo: Annotated[bool, typer.Option("--yolo", help="Write one YOLO text file a picture.")] = False,
     crops: Annotated[bool, typer.Option("--crops", help="Write a crop of every detection.")] = False,
     runtime: Annotated[str, typer.Option(help=RUNTIMES)] = "torch",
-    ensemble: Annotated[list[str] | None, typer.Option(help=ENSEMBLE)] = None,
-    ensemble_rule: Annotated[str, typer.Option(help="Their answers become one by mean or product.")] = "mean",
     batch: Annotated[int, typer.Option(help="Pictures a forward pass.")] = 1,
     json: Json = False,
 ) -> None:
@@ -249,12 +240,11 @@ def predict(
     words = [model, source, *context.args]
     (path, pictures), looks = look_words(words, ("MODEL", "SOURCE"), PREDICT_LOOKS, PREDICT_FLAGS, "bestiary predict")
     from bestiary.pictures.video import frame_of
-    from bestiary.verbs.models import look
     from bestiary.verbs.predicting import FrameRate, Timing, predict_source
 
     outputs = outputs_of(looks, out, draw, coco, yolo, crops)
     count, timing, rate = 0, Timing(), FrameRate()
-    predictor = look(_opened(path, runtime, ensemble, ensemble_rule), looks)
+    predictor = _opened(path, runtime, looks)
     for prediction in predict_source(predictor, pictures, outputs, threshold, batch, say, timing):
         count += 1
         if json:
@@ -268,13 +258,17 @@ def predict(
         say(timing.summary())
 
 
-def _opened(model: str, runtime: str, ensemble: list[str] | None, rule: str) -> Any:
-    """A checkpoint or graph, or several joined; a precision may stand behind the runtime's name and a colon."""
-    from bestiary.verbs.models import join, load
+def _opened(model: str, runtime: str, looks: Mapping[str, str]) -> Any:
+    """A checkpoint or graph, or several joined, told how to look; a precision may stand behind the runtime's name and a
+    colon.
+    """
+    from bestiary.verbs.models import join, load, look
 
     name, _, precision = runtime.partition(":")
-    models = [load(Path(path), name, precision=precision or "float32") for path in (model, *listed(ensemble or ()))]
-    return join(models, rule) if ensemble else models[0]
+    further = listed([looks["ensemble"]]) if "ensemble" in looks else []
+    models = [load(Path(path), name, precision=precision or "float32") for path in (model, *further)]
+    opened = join(models, looks.get("ensemble_rule", "mean")) if further else models[0]
+    return look(opened, {key: value for key, value in looks.items() if key not in JOINED})
 
 
 def demo(

@@ -3,6 +3,8 @@
 import numba
 import numpy as np
 
+from bestiary import kernel_cache as kernel_cache
+
 TIE = 1e-7
 """Pixels; a centre that falls on the border of two pixels belongs to the right or lower one, whatever rounding did."""
 

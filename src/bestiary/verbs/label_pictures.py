@@ -82,5 +82,5 @@ def _counted_in(names: tuple[str, ...], samples: Samples) -> Samples:
         return samples
     if not isinstance(samples, Dataset):
         mend = "Give it the categories of both"
-        raise UsageError("an open data set keeps its own categories", where="label_data", mend=mend)
+        raise UsageError("an open data set keeps its own categories", where="labels", mend=mend)
     return samples.with_categories(names)

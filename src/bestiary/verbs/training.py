@@ -37,11 +37,14 @@ class Splits:
         val: the best checkpoint is chosen by it, None for no choice; if the data has no such split, a fifth of the
             training pictures is set aside (always the same ones) and this is said.
         test: measured once at the end, None for none; the validation split if the data has no such split.
+        labels: other data, whose pictures have a class and no boxes, for systems that learn from both (YOLO9000): its
+            `train` split, or all of data in one piece. The categories are those of both.
     """
 
     train: str = "train"
     val: str | None = "val"
     test: str | None = "test"
+    labels: Data | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,6 @@ def train(
     format: str | None = None,
     recipe: Recipe | None = None,
     splits: Splits = Splits(),
-    label_data: Data | None = None,
     weights: str | Path | None = None,
     offline: bool = False,
     out: str | Path | None = None,
@@ -105,8 +107,6 @@ def train(
         format: the reader's name; found by itself if None.
         recipe: how to train; the model's own if None.
         splits: which parts of the data serve what.
-        label_data: pictures with a class and no boxes, for systems that learn from both (YOLO9000): their `train`
-            split, or all of data in one piece. The categories are those of both.
         weights: start from "published" weights or a checkpoint; a head for other classes starts fresh, in one
             announced line.
         offline: never fetch published weights; a missing file is an error that says where to put it.
@@ -126,9 +126,7 @@ def train(
     say = say if rank_and_world()[0] == 0 else _silence
     recipe = (recipe or zoo.recipe_of(model)).with_fields(fields)
     splits = _splits_there(data, splits, recipe, format, say)
-    lesson = lesson_of(
-        model, data, recipe, splits, validation=validation, label_data=label_data, format=format, say=say
-    )
+    lesson = lesson_of(model, data, recipe, splits, validation=validation, format=format, say=say)
     system, categories = lesson.system, lesson.system.categories
     if weights is not None:
         say(load_weights(system, weights, offline=offline).summary())
@@ -152,7 +150,6 @@ def lesson_of(
     splits: Splits,
     *,
     validation: Data | None = None,
-    label_data: Data | None = None,
     format: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Lesson:
@@ -160,8 +157,8 @@ def lesson_of(
     arguments and errors as of `train`.
     """
     training, held_out = _open_both(data, validation, splits, recipe.task, format, say)
-    if label_data is not None:
-        training, held_out = join_labels(training, held_out, label_data, say=say)
+    if splits.labels is not None:
+        training, held_out = join_labels(training, held_out, splits.labels, say=say)
     if not training.categories:
         mend = "`bestiary check` shows what was read"
         raise DataError("the data names no class to learn", where=str(data), mend=mend)
@@ -169,9 +166,9 @@ def lesson_of(
     with generators_kept(CPU):
         seed_generators(FRESH + recipe.settings.seed, CPU)
         system = zoo.build(model, tuple(training.categories), arguments)
-    if label_data is not None and not system.learns_from_labels:
+    if splits.labels is not None and not system.learns_from_labels:
         mend = "yolo9000 learns from both"
-        raise UsageError("it learns nothing from pictures with a label alone", where=f"label_data, {model}", mend=mend)
+        raise UsageError("it learns nothing from pictures with a label alone", where=f"labels, {model}", mend=mend)
     return Lesson(system, recipe, training, held_out, say)
 
 

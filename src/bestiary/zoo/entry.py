@@ -35,5 +35,8 @@ class Entry:
         it makes takes.
         """
         own = [name for name in inspect.signature(self.build).parameters if name != "categories"]
-        made = self.build if isinstance(self.build, type) else get_type_hints(self.build)["return"]
-        return (*own, *sorted(made.further_arguments - set(own)))
+        return (*own, *sorted(self.made().further_arguments - set(own)))
+
+    def made(self) -> type[System]:
+        """The class of what the constructor makes."""
+        return self.build if isinstance(self.build, type) else get_type_hints(self.build)["return"]

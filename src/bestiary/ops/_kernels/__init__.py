@@ -3,3 +3,5 @@
 None of them is a parallel kernel: `threads.in_threads` runs ranges of work in Python threads, so that nothing here
 breaks in a forked data worker, and results never depend on the number of threads.
 """
+
+from bestiary import kernel_cache as kernel_cache
