@@ -1,5 +1,11 @@
-"""The devices that are not the CPU."""
+"""The devices that are not the CPU.
 
+A second device changes torch for the whole process (methods of tensors and modules, what the accelerator is), so these
+tests are collected only where `BESTIARY_DEVICE_TESTS` is set: `tests/test_second_device.py` runs them in a process of
+their own.
+"""
+
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,7 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from second_device import second_device
+if "BESTIARY_DEVICE_TESTS" in os.environ:
+    from second_device import second_device
+else:
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(

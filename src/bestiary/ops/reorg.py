@@ -15,6 +15,9 @@ from bestiary.records import require
 def reorg(maps: Shaped[Tensor, "B C H W"], stride: int = 2) -> Shaped[Tensor, "B D H2 W2"]:
     """Maps of `C s^2` channels and sides `H / s`, `W / s`, in Darknet's order; only views and one copy.
 
+    Convention: with c = C / s^2, pixel (y, x) of channel k of the buffer seen as [c, s H, s W] goes to channel
+    ((y % s) s + x % s) c + k of the coarse map.
+
     Args:
         maps: sides are multiples of `stride`, channels of its square.
         stride: s.
