@@ -125,6 +125,8 @@ def test_models_answer_together(folder: Path, tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert call("eval", one, "--ensemble", other, "--ensemble-rule", "median", *words) == 2
     assert "wanted one of mean, product" in capsys.readouterr().err
+    assert call("eval", one, "--ensemble-rule", "product", *words) == 2
+    assert "there is nothing to join" in capsys.readouterr().err
     classifier = save(bestiary.create("resnet18_cifar", NAMES), tmp_path / "classifier.safetensors")
     assert call("eval", one, "--ensemble", classifier, *words) == 2
     assert "labellers of pixels can answer together" in capsys.readouterr().err

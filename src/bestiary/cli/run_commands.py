@@ -262,10 +262,15 @@ def _opened(model: str, runtime: str, looks: Mapping[str, str]) -> Any:
     """A checkpoint or graph, or several joined, told how to look; a precision may stand behind the runtime's name and a
     colon.
     """
+    from bestiary.errors import UsageError
     from bestiary.verbs.models import join, load, look
 
     name, _, precision = runtime.partition(":")
     further = listed([looks["ensemble"]]) if "ensemble" in looks else []
+    if not further and JOINED & set(looks):
+        raise UsageError(
+            "there is nothing to join", where="ensemble", mend="Name further checkpoints: --ensemble RUN,RUN"
+        )
     models = [load(Path(path), name, precision=precision or "float32") for path in (model, *further)]
     opened = join(models, looks.get("ensemble_rule", "mean")) if further else models[0]
     return look(opened, {key: value for key, value in looks.items() if key not in JOINED})
