@@ -47,7 +47,6 @@ WITHOUT_NORM = briefly(0.0003)
 """For networks without batch norm, which diverge or stand still at the rate of the others."""
 
 
-
 @dataclass(frozen=True)
 class Row:
     """One model on one data set, with flags of `bestiary train`."""

@@ -69,9 +69,9 @@ def vgg_small_pictures() -> Recipe:
 
 
 def vgg_from_scratch() -> Recipe:
-    """The thin VGG with batch norm from random weights on some thousands of pictures: batch 32, AdamW with a cosine from
-    0.001, weight decay 0.05, gradients clipped to 1, 100 steps of warm-up; crops of 224 pixels, so that its hidden layers
-    are those of a fully convolutional net, and of a quarter of the picture at least.
+    """The thin VGG with batch norm from random weights on some thousands of pictures: batch 32, AdamW with a cosine
+    from 0.001, weight decay 0.05, gradients clipped to 1, 100 steps of warm-up; crops of 224 pixels, so that its hidden
+    layers are those of a fully convolutional net, and of a quarter of the picture at least.
 
     For `vgg11_bn_half`: 1.9 billion multiply-adds a picture; `--resize 144 --crop 128` takes a third of it. Its hidden
     layers have no batch norm: with SGD at 0.05, as `vgg11_bn_cifar` takes, it stays at chance on 1,500 pictures.
