@@ -105,6 +105,20 @@ def test_overlaps_by_walking_and_by_bits_equal_pycocotools(found: int, true: int
     assert np.array_equal(ours.numpy(), theirs)
 
 
+def test_one_pair_equals_pycocotools_and_the_matrix_of_many() -> None:
+    masks = [encode_rle(blobs(70, 90, seed, 3)) for seed in range(4)]
+    masks += [encode_rle(torch.zeros(70, 90).bool()), encode_rle(torch.ones(70, 90).bool())]
+    for crowd in (False, True):
+        all_pairs = rle_iou(masks, masks, [crowd] * len(masks))
+        assert ((all_pairs > 0) & (all_pairs < 1)).sum() >= 12  # not all of them apart or equal
+        for n, one in enumerate(masks):
+            for m, other in enumerate(masks):
+                pair = rle_iou([one], [other], [crowd])
+                assert pair.shape == (1, 1)
+                assert pair[0, 0] == all_pairs[n, m]
+                assert pair[0, 0] == coco.iou([one.to_coco()], [other.to_coco()], [crowd])[0, 0]
+
+
 def test_more_bits_than_are_held_at_once() -> None:
     # 3 masks of 1.1 million words each: two rounds of 2^21 words. Stripes, so that bits pay.
     mask = torch.zeros(64, 1_100_000).bool()

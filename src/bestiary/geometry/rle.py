@@ -215,9 +215,12 @@ def rle_iou(masks: Sequence[Rle], truths: Sequence[Rle], crowd: Sequence[bool] |
     Raises:
         RecordError: sizes differ.
     """
-    from bestiary.geometry._kernels.runs import overlaps
+    from bestiary.geometry._kernels.runs import overlap_of_two, overlaps
 
     height, _ = one_size((*masks, *truths), "rle_iou")
-    group = np.zeros(len(truths), np.bool_) if crowd is None else np.array(crowd, np.bool_)
-    require(len(group) == len(truths), "rle_iou(crowd)", f"{len(group)} entries", f"{len(truths)}, one a truth")
+    given = [False] * len(truths) if crowd is None else list(crowd)
+    require(len(given) == len(truths), "rle_iou(crowd)", f"{len(given)} entries", f"{len(truths)}, one a truth")
+    if len(masks) == len(truths) == 1:
+        return torch.from_numpy(overlap_of_two(masks[0].counts, truths[0].counts, bool(given[0])))
+    group = np.array(given, np.bool_)
     return torch.from_numpy(overlaps(*joined_counts(masks), *joined_counts(truths), height, group))

@@ -244,3 +244,20 @@ def overlaps(
                 below = areas[n] if crowd[m] else areas[n] + other_areas[m] - shared[n, m]
                 shared[n, m] /= below
     return shared
+
+
+@njit(cache=True, nogil=True)
+def overlap_of_two(
+    first: Int32[np.ndarray, " K"], second: Int32[np.ndarray, " J"], crowd: bool
+) -> Float64[np.ndarray, "1 1"]:
+    """`overlaps` of a single mask with a single one, without what only many need."""
+    area, other_area = np.int64(0), np.int64(0)
+    for k in range(1, first.size, 2):
+        area += first[k]
+    for k in range(1, second.size, 2):
+        other_area += second[k]
+    found = np.zeros((1, 1), np.float64)
+    shared = _shared(first, second)
+    if shared > 0:
+        found[0, 0] = shared / (area if crowd else area + other_area - shared)
+    return found
