@@ -79,7 +79,7 @@ def test_eight_bits_are_a_quarter_and_say_nearly_the_same(graph: Path) -> None:
 def test_ranges_are_seen_on_what_the_graph_is_given(graph: Path) -> None:
     pictures = [torch.rand(3, 40, 50), torch.rand(3, 32, 32)]
     crop = read_sidecar(graph).preparation["crop"]
-    assert [given.shape for given in inputs_of(graph, pictures)] == [(1, 3, crop, crop)] * 2
+    assert [given.shape for (given,) in inputs_of(graph, pictures)] == [(1, 3, crop, crop)] * 2
     with pytest.raises(UsageError, match="no picture"):
         quantize_graph(graph, [], graph.with_name("small.onnx"))
 

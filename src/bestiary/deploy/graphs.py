@@ -25,6 +25,7 @@ from bestiary.heads.views import CENTRE
 from bestiary.heads.whole_picture import WholePicture
 from bestiary.layers.channels import match_channels
 from bestiary.layers.overlap_tile import InputGeometry
+from bestiary.proposals.proposer import Proposer
 from bestiary.segmentation.deconv_net import DeconvNet
 from bestiary.segmentation.farabet import Farabet
 from bestiary.segmentation.pixel_windows import PixelWindows
@@ -53,7 +54,7 @@ class Port:
 
 
 class Graph(nn.Module):
-    """Base: a system in evaluation mode behind a pure `forward(images)`.
+    """Base: a system in evaluation mode behind a pure `forward(*inputs)`.
 
     Attributes:
         outputs: what `forward` returns, in order.
@@ -62,6 +63,7 @@ class Graph(nn.Module):
             network that takes no other.
         notes: what the user must know that the graph does not do as the model does.
         decoding: what is left for the runner to do with the outputs, plain JSON; None for nothing.
+        proposer: finds the regions that the graph takes beside the pictures, where `preparation` cannot name it.
     """
 
     outputs: tuple[Port, ...]
@@ -69,14 +71,25 @@ class Graph(nn.Module):
     sizes_hw: tuple[tuple[int, int], tuple[int, int]]
     notes: tuple[str, ...] = ()
     decoding: Mapping[str, Any] | None = None
+    proposer: Proposer | None
 
     def __init__(self, system: System) -> None:
         super().__init__()
         self.system = system.eval()
+        self.proposer = None
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """All of them, `images` first."""
+        return (self.images,)
+
+    def others(self, images: Float[Tensor, "B C H W"]) -> tuple[Tensor, ...]:
+        """Stand-ins for the inputs beside `images` that suit these: what it is traced with and checked with."""
+        return ()
 
     @property
     def images(self) -> Port:
-        """The only input."""
+        """The pictures; most graphs have no other input."""
         system = self.system
         # Systems that name pixels turn colour into grey themselves; the others take what they were built for.
         channels = 3 if isinstance(system, PixelSystem) and system.in_channels == 1 else system.in_channels
@@ -232,13 +245,15 @@ def graph_of(system: System, nms: Placement = "inside") -> Graph:
         raise ExportError(
             f"{system.model_name or 'it'} is no network: there is no graph of it", where="export", mend=mend
         )
-    kinds = "classifiers, Faster R-CNN, R-FCN, the one-stage detectors, and the labellers of pixels"
+    kinds = "classifiers, Fast and Faster R-CNN, R-FCN, the one-stage detectors, and the labellers of pixels"
     raise ExportError(f"got a {type(system).__name__}, wanted one of: {kinds}", where="export")
 
 
 def _detector_graph(system: Detector, nms: Placement) -> Graph | None:
+    from bestiary.deploy.given_regions_graph import GivenRegionsGraph
     from bestiary.deploy.one_stage_graphs import dense_graph_of
     from bestiary.deploy.region_graph import PositionGraph, RegionGraph
+    from bestiary.detection.fast_rcnn import FastRCNN
     from bestiary.detection.faster_rcnn import FasterRCNN
     from bestiary.detection.r_fcn import RFCN
 
@@ -246,6 +261,8 @@ def _detector_graph(system: Detector, nms: Placement) -> Graph | None:
         return RegionGraph(system)
     if nms == "inside" and isinstance(system, RFCN):
         return PositionGraph(system)
+    if nms == "inside" and isinstance(system, FastRCNN):
+        return GivenRegionsGraph(system)
     return dense_graph_of(system, nms)
 
 

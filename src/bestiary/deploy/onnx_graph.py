@@ -60,18 +60,20 @@ def write_graph(graph: Graph, path: Path) -> Sidecar:
     example = torch.rand(2, int(graph.images.shape[1]), height, width, generator=torch.Generator().manual_seed(0))
     free = torch.export.Dim.DYNAMIC
     axes = {0: free} if graph.sizes_hw[0] == graph.sizes_hw[1] else {0: free, 2: free, 3: free}
+    examples = (example, *graph.others(example))
+    free_axes = (axes, *({0: free} for _ in examples[1:]))
     table = translations()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _quiet(), torch.no_grad():
             # Not strict: the strict way takes twice as long, and torch's default would fall back to it unasked.
-            traced = torch.export.export(graph, (example,), dynamic_shapes=(axes,), strict=False)
+            traced = torch.export.export(graph, examples, dynamic_shapes=free_axes, strict=False)
             program = torch.onnx.export(
                 traced,
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=[graph.images.name],
+                input_names=[port.name for port in graph.inputs],
                 output_names=[port.name for port in graph.outputs],
                 custom_translation_table=table,
             )
@@ -100,7 +102,7 @@ def describe_graph(graph: Graph, path: Path) -> Sidecar:
         model=system.model_name,
         task=system.task,
         categories=system.categories,
-        inputs=(dataclasses.asdict(graph.images),),
+        inputs=tuple(dataclasses.asdict(port) for port in graph.inputs),
         outputs=tuple(dataclasses.asdict(port) for port in graph.outputs),
         preparation=dict(graph.preparation),
         decoding=None if graph.decoding is None else dict(graph.decoding),

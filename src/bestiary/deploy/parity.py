@@ -165,13 +165,14 @@ def check_parity(
     versions: dict[str, str] = {}
     cases = list(_cases(graph, picture))
     for runtime in runtimes:
-        opened = GraphPredictor(open_session(path, runtime), sidecar)
+        opened = GraphPredictor(open_session(path, runtime), sidecar, graph.proposer)
         versions[runtime] = opened.session.version
         found = [_run(graph, opened, case, tolerances) for case in cases if case.min_score is None]
         for least in sorted({case.min_score for case in cases if case.min_score is not None}, reverse=True):
             if least == ALL and any(r.agreement.compared for r in found):
                 continue  # boxes have been compared at the detector's own least score
-            moved = GraphPredictor(open_session(with_constant(path, "min_score", least), runtime), sidecar)
+            again = open_session(with_constant(path, "min_score", least), runtime)
+            moved = GraphPredictor(again, sidecar, graph.proposer)
             found += [_run(graph, moved, case, tolerances) for case in cases if case.min_score == least]
         results += found
     return Parity(tuple(results), versions, tolerances)
@@ -269,9 +270,10 @@ def _compare(
         pairs = zip(graph.system.predict_images(pictures), opened.predict_images(pictures), strict=True)
         return join([compare_predictions(w, g, tolerances, cut, most, case.tied) for w, g in pairs])
     stack = torch.stack(pictures)
-    answer = graph(stack)
+    others = graph.others(stack)
+    answer = graph(stack, *others)
     wanted = answer if isinstance(answer, tuple) else (answer,)
-    got = opened.run(stack)
+    got = opened.run(stack, *others)
     if isinstance(graph, BoxGraph) and graph.decoding is None:
         count = len(pictures)
         pairs = zip(_by_picture(wanted, count), _by_picture(got, count), strict=True)

@@ -23,6 +23,7 @@ from bestiary.deploy.runtimes import GraphPredictor
 from bestiary.deploy.sessions import OnnxRuntimeSession, Session
 from bestiary.deploy.sidecar import Sidecar, file_digest, read_sidecar, sidecar_path
 from bestiary.errors import ExportError, MissingExtraError, UsageError
+from bestiary.proposals.proposer import Proposer
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -35,30 +36,37 @@ class _Recorder:
 
     def __init__(self, inner: Session) -> None:
         self._inner, self.runtime, self.version = inner, inner.runtime, inner.version
-        self.inputs: list[np.ndarray] = []
+        self.inputs: list[tuple[np.ndarray, ...]] = []
 
-    def run(self, images: Float32[np.ndarray, "B C H W"]) -> tuple[Shaped[np.ndarray, "..."], ...]:
+    def run(
+        self, images: Float32[np.ndarray, "B C H W"], *others: Float32[np.ndarray, "..."]
+    ) -> tuple[Shaped[np.ndarray, "..."], ...]:
         """As the inner session."""
-        self.inputs.append(images)
-        return self._inner.run(images)
+        self.inputs.append((images, *others))
+        return self._inner.run(images, *others)
 
 
-def inputs_of(graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]]) -> list[Float32[np.ndarray, "B C _h _w"]]:
+def inputs_of(
+    graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]], proposer: Proposer | None = None
+) -> list[tuple[np.ndarray, ...]]:
     """What the graph is given when it predicts these pictures: resized, cropped, in tiles, as its sidecar says."""
     recorder = _Recorder(OnnxRuntimeSession(graph))
-    predictor = GraphPredictor(recorder, read_sidecar(graph))
+    predictor = GraphPredictor(recorder, read_sidecar(graph), proposer)
     for picture in pictures:
         predictor.predict_images([picture])
     return recorder.inputs
 
 
-def quantize_graph(graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]], to: Path) -> Sidecar:
+def quantize_graph(
+    graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]], to: Path, proposer: Proposer | None = None
+) -> Sidecar:
     """Write the eight-bit form of `graph` to `to`, with a sidecar beside it.
 
     Args:
         graph: an exported graph with its sidecar.
         pictures: of the kind that the graph will see; some dozens are enough.
         to: ends in `.onnx`.
+        proposer: as of `open_graph`.
 
     Raises:
         UsageError: no picture.
@@ -73,8 +81,8 @@ def quantize_graph(graph: Path, pictures: Sequence[Shaped[Tensor, "C _h _w"]], t
     except ImportError as error:
         raise MissingExtraError.of("onnxruntime", "export") from error
     sidecar = read_sidecar(graph)
-    name = str(sidecar.inputs[0]["name"])
-    feeds = iter([{name: images} for images in inputs_of(graph, pictures)])
+    names = [str(port["name"]) for port in sidecar.inputs]
+    feeds = iter([dict(zip(names, given, strict=True)) for given in inputs_of(graph, pictures, proposer)])
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> Any:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bestiary.deploy.sessions import Session, open_session
 from bestiary.deploy.sidecar import Sidecar, read_sidecar, sidecar_path
-from bestiary.errors import CheckpointError, PictureError
+from bestiary.errors import CheckpointError, PictureError, UsageError
 from bestiary.geometry.boxes import clip_boxes, scale_boxes
 from bestiary.heads.network_scale import NetworkScale
 from bestiary.heads.segmentation import of_equal_size, segmentations
@@ -27,6 +27,8 @@ from bestiary.layers.scaling import as_float, centre_crop, resize_short_side
 from bestiary.ops import batched_nms
 from bestiary.pictures.sources import Source
 from bestiary.predictions import Classification, Detections, Prediction
+from bestiary.proposals.methods import build
+from bestiary.proposals.proposer import Proposer
 from bestiary.system import stream_predictions
 
 Images = Sequence[Shaped[Tensor, "C _h _w"]]
@@ -38,14 +40,17 @@ class GraphPredictor:
     Args:
         session: the opened graph.
         sidecar: what it says of itself.
+        proposer: what proposes the regions that a graph like Fast R-CNN's takes; None: the method that the sidecar
+            names.
 
     Attributes:
         task: "classification", "detection", "segmentation".
         categories: K names.
     """
 
-    def __init__(self, session: Session, sidecar: Sidecar) -> None:
+    def __init__(self, session: Session, sidecar: Sidecar, proposer: Proposer | None = None) -> None:
         self.session, self.sidecar = session, sidecar
+        self.proposer = proposer or _named_proposer(sidecar)
         self.task, self.categories = sidecar.task, sidecar.categories
         self._channels = int(sidecar.inputs[0]["shape"][1])
 
@@ -69,14 +74,18 @@ class GraphPredictor:
         """Like `predict`, one by one in constant memory. Arguments as `System.stream`."""
         return stream_predictions(self, source, batch, on_error)
 
-    def run(self, images: Float[Tensor, "B C H W"]) -> tuple[Shaped[Tensor, "..."], ...]:
-        """The graph's outputs for pictures at network scale, 0..1."""
-        outputs = self.session.run(np.ascontiguousarray(images.float().numpy()))
+    def run(self, images: Float[Tensor, "B C H W"], *others: Float[Tensor, "..."]) -> tuple[Shaped[Tensor, "..."], ...]:
+        """The graph's outputs for pictures at network scale, 0..1, and what else it takes."""
+        outputs = self.session.run(*(np.ascontiguousarray(given.float().numpy()) for given in (images, *others)))
         return tuple(torch.from_numpy(output) for output in outputs)
 
 
 def open_graph(
-    path: str | Path, runtime: str = "onnxruntime", threads: int | None = None, precision: str = "float32"
+    path: str | Path,
+    runtime: str = "onnxruntime",
+    threads: int | None = None,
+    precision: str = "float32",
+    proposer: Proposer | None = None,
 ) -> GraphPredictor:
     """An exported graph, ready to predict.
 
@@ -85,6 +94,8 @@ def open_graph(
         runtime: "onnxruntime" or "openvino".
         threads: None: as many as torch uses.
         precision: "float32"; or "bfloat16" in OpenVINO.
+        proposer: what proposes the regions that a graph like Fast R-CNN's takes; None: the method that the sidecar
+            names.
 
     Raises:
         CheckpointError: the graph or its sidecar is missing, broken, or does not fit.
@@ -98,7 +109,13 @@ def open_graph(
         where = f"{sidecar_path(path)}: preparation.kind"
         raise CheckpointError(message, where=where, mend="Upgrade bestiary, or export again")
     session = open_session(path, "openvino" if path.suffix == ".xml" else runtime, threads, precision)
-    return GraphPredictor(session, sidecar)
+    return GraphPredictor(session, sidecar, proposer)
+
+
+def _named_proposer(sidecar: Sidecar) -> Proposer | None:
+    """The one that the sidecar names, if the graph takes regions and it names one."""
+    how = sidecar.preparation.get("proposals") or {}
+    return None if how.get("method") is None else build(how["method"], how["arguments"])
 
 
 def _classify(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
@@ -111,7 +128,10 @@ def _classify(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[P
 def _detect(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:
     how, size_hw = graph.sidecar.preparation, _size_hw(images)
     scaled = torch.stack([_placed(image, how) for image in images])
-    outputs, found = graph.run(scaled), list[Prediction]()
+    others = (_regions(graph, images, _size_hw(scaled)),) if "proposals" in how else ()
+    if others and not len(others[0]):  # runtimes stumble over none
+        return [Detections.empty(size_hw, graph.categories) for _ in images]
+    outputs, found = graph.run(scaled, *others), list[Prediction]()
     for i in range(len(images)):
         boxes, scores, labels = _of_picture(outputs, i, graph.sidecar.decoding)
         if how.get("letterbox"):
@@ -120,6 +140,24 @@ def _detect(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Pre
             original = clip_boxes(scale_boxes(boxes, _size_hw(scaled), size_hw), size_hw)
         found.append(Detections(original, labels, scores, size_hw=size_hw, categories=graph.categories))
     return found
+
+
+def _regions(
+    graph: GraphPredictor, images: Float[Tensor, "B C H W"], scaled_hw: tuple[int, int]
+) -> Float[Tensor, "R 5"]:
+    """What the proposer finds in each picture, at network scale, with the picture's number.
+
+    Raises:
+        UsageError: there is no proposer.
+    """
+    if graph.proposer is None:
+        mend = "Give the model's: open_graph(path, proposer=...)"
+        raise UsageError("the graph takes proposals, and its sidecar names no method", where="proposer", mend=mend)
+    rows, most = list[Tensor](), graph.sidecar.preparation["proposals"]["count"]
+    for i, image in enumerate(images):
+        boxes = scale_boxes(graph.proposer.propose(image).boxes_xyxy[:most], _size_hw(image), scaled_hw)
+        rows.append(F.pad(boxes, (1, 0), value=float(i)))
+    return torch.cat(rows)
 
 
 def _placed(image: Float[Tensor, "C H W"], how: Mapping[str, Any]) -> Float[Tensor, "C H2 W2"]:

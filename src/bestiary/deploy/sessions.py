@@ -30,8 +30,10 @@ class Session(Protocol):
     runtime: str
     version: str
 
-    def run(self, images: Float32[np.ndarray, "B C H W"]) -> tuple[Shaped[np.ndarray, "..."], ...]:
-        """The outputs, in the graph's order."""
+    def run(
+        self, images: Float32[np.ndarray, "B C H W"], *others: Float32[np.ndarray, "..."]
+    ) -> tuple[Shaped[np.ndarray, "..."], ...]:
+        """The outputs, in the graph's order, for all inputs, in the graph's order."""
         ...
 
 
@@ -65,10 +67,13 @@ class OnnxRuntimeSession:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise _unreadable(graph, self.runtime, error) from error
+        self._names = [port.name for port in self._session.get_inputs()]
 
-    def run(self, images: Float32[np.ndarray, "B C H W"]) -> tuple[Shaped[np.ndarray, "..."], ...]:
-        """The outputs, in the graph's order."""
-        answers: Any = self._session.run(None, {"images": images})
+    def run(
+        self, images: Float32[np.ndarray, "B C H W"], *others: Float32[np.ndarray, "..."]
+    ) -> tuple[Shaped[np.ndarray, "..."], ...]:
+        """The outputs, in the graph's order, for all inputs, in the graph's order."""
+        answers: Any = self._session.run(None, dict(zip(self._names, (images, *others), strict=True)))
         return tuple(answers)
 
 
@@ -121,11 +126,13 @@ class OpenVinoSession:
         self._request = self._compiled.create_infer_request()
         self._shape = shape
 
-    def run(self, images: Float32[np.ndarray, "B C H W"]) -> tuple[Shaped[np.ndarray, "..."], ...]:
-        """The outputs, in the graph's order."""
+    def run(
+        self, images: Float32[np.ndarray, "B C H W"], *others: Float32[np.ndarray, "..."]
+    ) -> tuple[Shaped[np.ndarray, "..."], ...]:
+        """The outputs, in the graph's order, for all inputs, in the graph's order."""
         if self._shape is not None and images.shape != self._shape:
             raise UsageError(f"got images of shape {images.shape}, wanted {self._shape}, as compiled", where="openvino")
-        answers: Any = self._request.infer([images], share_inputs=True)
+        answers: Any = self._request.infer([images, *others], share_inputs=True)
         # Copied: the next run writes into the same memory.
         arrays: list[np.ndarray] = [np.array(answers[port]) for port in self._compiled.outputs]
         return tuple(arrays)

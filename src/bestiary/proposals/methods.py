@@ -72,4 +72,6 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Proposer:
             close = difflib.get_close_matches(option, known, n=1, cutoff=0.5)
             mend = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known)}"
             raise UsageError(f"it has no option {option!r}", where=name, mend=mend)
-    return method.build(**(options or {}))
+    proposer = method.build(**(options or {}))
+    proposer.arguments = dict(options or {})
+    return proposer

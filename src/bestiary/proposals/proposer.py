@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -40,11 +41,13 @@ class Proposer(Learned):
         name: its name in `bestiary.proposals.methods`.
         version: to be raised whenever the boxes of given settings change, so that none kept on disk is stale.
         cache: where found boxes are kept; None keeps none.
+        arguments: those by which `bestiary.proposals.methods` built it.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     cache: ArrayCache | None = None
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     def settings(self) -> Mapping[str, Any]:
         """Everything beside the picture and what was learned that decides the boxes: plain JSON."""
