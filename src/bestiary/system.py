@@ -38,6 +38,7 @@ class System(nn.Module):
         in_channels: channels of a picture.
         model_name: its name in the zoo, and
         arguments: what its constructor was given beside the categories: together they rebuild it from a checkpoint.
+        learned: of which pictures a model from a checkpoint has learned; see `verbs.datasets.has_learned`.
         further_arguments: names that every system of this kind takes beside those of its constructor; a zoo hands them
             to `take` and keeps them in `arguments`.
         learns_from_labels: whether a detector learns from pictures that have a label and no boxes, too.
@@ -51,6 +52,7 @@ class System(nn.Module):
     in_channels: int = 3
     model_name: str = ""
     arguments: Mapping[str, Any] = MappingProxyType({})
+    learned: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, categories: Sequence[str]) -> None:
         super().__init__()

@@ -8,10 +8,11 @@ import torch
 from bestiary.data.dataset import Dataset
 from bestiary.errors import UsageError
 from bestiary.pictures.encode import write_image, write_map
-from bestiary.verbs.datasets import HELD_OUT, Samples, open_measured, open_split
+from bestiary.verbs.datasets import HELD_OUT, Samples, has_learned, open_measured, open_split
 from bestiary.verbs.embedding import embed
 from bestiary.verbs.evaluating import evaluate
-from bestiary.verbs.training import set_aside
+from bestiary.verbs.models import load
+from bestiary.verbs.training import Splits, set_aside, train
 from bestiary.zoo import build
 
 TASK = "segmentation"
@@ -91,3 +92,42 @@ def test_features_are_of_all_pictures_where_none_are_for_testing(tmp_path: Path)
     model = build("resnet18_cifar", ("even", "odd")).eval()
     assert len(embed(model, data=folders(tmp_path / "two", "train", "val")).names) == 20
     assert len(embed(model, data=folders(tmp_path / "three", "train", "test")).names) == 10
+
+
+@pytest.mark.parametrize(
+    ("there", "taught", "is_parted", "split", "expected"),
+    [
+        (["train", "test"], "train", True, "test", False),
+        (["train", "test"], "train", True, "train", True),
+        (["train", "test"], "train", True, "val", False),
+        (["train", "test"], "train", False, "val", True),
+        (["train", "val", "test"], "train", True, "val", False),
+        (["train", "val", "test"], "train", False, "val", False),
+        (["train", "val", "test"], "train+val", False, "val", True),
+        (["train", "val", "test"], "train", True, "train+val", True),
+        ([], "all", True, "val", False),
+        ([], "all", True, "train", True),
+        ([], "all", False, "val", True),
+        ([], "all", True, "all", True),
+    ],
+)
+def test_what_a_model_has_learned_from_is_known(
+    there: list[str], taught: str, is_parted: bool, split: str, expected: bool, whole: Path, tmp_path: Path
+) -> None:
+    data = folders(tmp_path / "data", *there) if there else whole
+    learned = {"data": data.name, "split": taught, "set_aside": is_parted}
+    assert has_learned(learned, data, split) is expected
+    assert not has_learned({**learned, "data": "other"}, data, split)
+    assert not has_learned({}, data, split)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_scores_on_pictures_that_were_learned_are_called_so(tmp_path: Path) -> None:
+    data = folders(tmp_path / "data", "train", "test")
+    run = train("nearest_neighbour", data, out=tmp_path / "run", splits=Splits(val=None))
+    model, said = load(run.best), list[str]()
+    assert evaluate(model, data, "test", say=said.append).facts["pictures"] == "10 (test)"
+    assert not any("has learned" in line for line in said)
+    found = evaluate(model, data, "val", say=said.append)
+    assert found.facts["pictures"].endswith("(val, from which the model has learned)")
+    assert "the model has learned from pictures of val: its scores there say little of new ones" in said

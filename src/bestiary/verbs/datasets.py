@@ -1,6 +1,6 @@
 """Data sets by path or by name, as the verbs open them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -172,6 +172,27 @@ class LabelMapView:
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[index]
+
+
+def has_learned(learned: Mapping[str, Any], data: Data, split: str, format: str | None = None) -> bool:
+    """Whether a model has learned from pictures of a split.
+
+    Args:
+        learned: what its checkpoint says of that: "data" (`dataset_name`), "split", and "set_aside", whether a part of
+            that split was kept for validation. Nothing for models that do not say.
+        data, split: what it is to be measured on.
+        format: the reader's name; found by itself if None.
+    """
+    if not learned or not isinstance(data, str | Path) or learned["data"] != dataset_name(data):
+        return False
+    taught, there = learned["split"].split("+"), splits_of(data, format)
+    for part in split.split("+"):
+        if part == "val" and part not in there:  # set aside from the others by `open_split`
+            if not learned["set_aside"] and {"train", "all"} & set(taught):
+                return True
+        elif part in taught or "all" in (part, *taught):
+            return True
+    return False
 
 
 def splits_of(data: Data, format: str | None = None) -> list[str]:

@@ -18,7 +18,7 @@ from bestiary.reports.examples import ExampleCollector
 from bestiary.reports.html import write_report
 from bestiary.system import Predictor, evaluation_mode
 from bestiary.training.contracts import Evaluator
-from bestiary.verbs.datasets import Data, dataset_name, open_measured
+from bestiary.verbs.datasets import Data, dataset_name, has_learned, open_measured
 from bestiary.verbs.protocols import Rules, evaluators
 
 __all__ = ["Evaluation", "best_threshold", "evaluate", "evaluators"]
@@ -79,6 +79,9 @@ def evaluate(
     """
     task = model.task
     dataset, split = open_measured(data, split, task, format, model.categories, say)
+    known = has_learned(getattr(model, "learned", {}), data, split, format)
+    if known:
+        say(f"the model has learned from pictures of {split}: its scores there say little of new ones")
     measuring = evaluators(task, model.categories, protocols, report is not None)
     collector = ExampleCollector() if report is not None else None
     spent, finer_asked = 0.0, bool(protocols) and "coco" not in protocols
@@ -98,7 +101,11 @@ def evaluate(
                 collector.add(replace(prediction, name=name), target, image)
     scores = [protocol.compute() for protocol in measuring]
     speed = len(dataset) / spent if spent else float("nan")
-    lines = {"pictures": f"{len(dataset)} ({split})", "speed": f"{speed:.1f} pictures a second", **(facts or {})}
+    lines = {
+        "pictures": f"{len(dataset)} ({split}{', from which the model has learned' if known else ''})",
+        "speed": f"{speed:.1f} pictures a second",
+        **(facts or {}),
+    }
     page = None
     if collector is not None and report is not None:
         title = f"{getattr(model, 'model_name', '') or task} on {dataset_name(data)}"

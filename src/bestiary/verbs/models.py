@@ -127,6 +127,7 @@ def load(
     make_room(system, state)
     load_state(system, state, name, new_head=False, where=str(path))
     system = system.eval().to(device)
+    system.learned = identity.get("learned", {})
     if system.task == "classification" and not isinstance(system, FittedSystem):
         # Channels innermost: the same numbers but for rounding, 1.1 to 2 times as fast in all nets that were measured.
         system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

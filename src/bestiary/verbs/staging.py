@@ -6,7 +6,7 @@ last one left is RUN's own checkpoint.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Lesson:
         training: pictures to learn from.
         held_out: pictures to choose the best checkpoint by; None for none.
         say: told in plain lines what is done.
+        learned: of which pictures, for the checkpoint; see `verbs.datasets.has_learned`.
     """
 
     system: System
@@ -56,6 +57,7 @@ class Lesson:
     training: Samples
     held_out: Samples | None
     say: Say
+    learned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def with_proposals(self, cache: ArrayCache | None) -> "Lesson":
         """The lesson with proposals at every picture, if the system learns from such; found now, and kept in `cache`.
@@ -80,10 +82,12 @@ class Lesson:
             return self._all_stages(folder, resume)
         return self._one(Stage("", self.recipe.settings), folder, resume)
 
+    def _identity(self) -> dict[str, Any]:
+        return {**identity_of(self.system), "recipe": self.recipe.to_dict(), "learned": dict(self.learned)}
+
     def _one(self, stage: Stage, folder: Path, resume: bool) -> Run:
         """The only stage, or one of several."""
-        system = self.system
-        identity = {**identity_of(system), "recipe": self.recipe.to_dict()}
+        system, identity = self.system, self._identity()
         if isinstance(stage.settings, FitSettings):
             if resume:
                 mend = "Start it anew, in another folder"
@@ -160,7 +164,7 @@ class Lesson:
         self.system.load_state_dict(state)
 
     def _close(self, run: "_StagedFolder", history: list[dict[str, Any]]) -> Run:
-        identity = {**identity_of(self.system), "recipe": self.recipe.to_dict()}
+        identity = self._identity()
         state = self.system.state_dict()
         for path in (run.files.best, run.files.last):
             if rank_and_world()[0] == 0:

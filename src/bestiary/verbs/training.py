@@ -169,7 +169,12 @@ def lesson_of(
     if splits.labels is not None and not system.learns_from_labels:
         mend = "yolo9000 learns from both"
         raise UsageError("it learns nothing from pictures with a label alone", where=f"labels, {model}", mend=mend)
-    return Lesson(system, recipe, training, held_out, say)
+    learned = {
+        "data": dataset_name(data),
+        "split": splits.train,
+        "set_aside": validation is None and held_out is not None,
+    }
+    return Lesson(system, recipe, training, held_out, say, learned)
 
 
 def _silence(_: str) -> None:
