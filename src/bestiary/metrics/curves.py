@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class OperatingPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and F1."""
-        return {**asdict(self), "f1": self.f1}
+        return {**vars(self), "f1": self.f1}
 
 
 @dataclass(frozen=True, eq=False)
