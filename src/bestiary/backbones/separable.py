@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import nn
 
+from bestiary.layers.depthwise import DepthwiseConv2d
 from bestiary.layers.frozen_norm import NormLayer
 
 Activation = Callable[[], nn.Module]
@@ -35,22 +36,24 @@ def conv_norm(
     *,
     stride: int = 1,
     dilation: int = 1,
-    groups: int = 1,
 ) -> nn.Sequential:
     """Convolution without bias, norm and activation as children 0, 1 and 2; keeps the size at stride 1."""
     padding = (kernel - 1) // 2 * dilation
-    layers = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
-        norm(out_channels),
-    ]
-    return nn.Sequential(*layers) if activation is None else nn.Sequential(*layers, activation())
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False)
+    return _with_norm(convolution, norm, activation)
 
 
 def depthwise(
     channels: int, kernel: int, norm: NormLayer, activation: Activation | None, stride: int = 1, dilation: int = 1
 ) -> nn.Sequential:
     """`conv_norm` of one filter a channel."""
-    return conv_norm(channels, channels, kernel, norm, activation, stride=stride, dilation=dilation, groups=channels)
+    convolution = DepthwiseConv2d(channels, kernel, stride, (kernel - 1) // 2 * dilation, dilation)
+    return _with_norm(convolution, norm, activation)
+
+
+def _with_norm(convolution: nn.Conv2d, norm: NormLayer, activation: Activation | None) -> nn.Sequential:
+    layers = (convolution, norm(convolution.out_channels))
+    return nn.Sequential(*layers) if activation is None else nn.Sequential(*layers, activation())
 
 
 def initialise(network: nn.Module, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:

@@ -22,6 +22,7 @@ from bestiary.backbones.separable import initialise
 from bestiary.errors import UsageError
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.channel_shuffle import channel_shuffle
+from bestiary.layers.depthwise import DepthwiseConv2d
 from bestiary.layers.frozen_norm import NormLayer
 
 STEM_CHANNELS = 24
@@ -51,7 +52,7 @@ class ShuffleUnit(nn.Module):
         self.groups = groups
         self.conv1 = nn.Conv2d(in_channels, inner, 1, groups=first_groups, bias=False)
         self.bn1 = norm(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False)
+        self.conv2 = DepthwiseConv2d(inner, 3, stride, 1)
         self.bn2 = norm(inner)
         self.conv3 = nn.Conv2d(inner, made, 1, groups=groups, bias=False)
         self.bn3 = norm(made)

@@ -16,6 +16,7 @@ from bestiary.backbones.levels import Level, Trunk
 from bestiary.backbones.pooled import PooledClassifier
 from bestiary.heads.published import imagenet_categories
 from bestiary.layers.channel_shuffle import interleave
+from bestiary.layers.depthwise import DepthwiseConv2d
 from bestiary.layers.frozen_norm import NormLayer
 
 STEM_CHANNELS = 24
@@ -65,7 +66,7 @@ class StridingUnit(nn.Module):
         super().__init__()
         half = out_channels // 2
         self.branch1 = nn.Sequential(
-            nn.Conv2d(in_channels, in_channels, 3, 2, 1, groups=in_channels, bias=False),
+            DepthwiseConv2d(in_channels, 3, 2, 1),
             norm(in_channels),
             nn.Conv2d(in_channels, half, 1, bias=False),
             norm(half),
@@ -84,7 +85,7 @@ def _branch(in_channels: int, channels: int, stride: int, norm: NormLayer) -> nn
         nn.Conv2d(in_channels, channels, 1, bias=False),
         norm(channels),
         nn.ReLU(True),
-        nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
+        DepthwiseConv2d(channels, 3, stride, 1),
         norm(channels),
         nn.Conv2d(channels, channels, 1, bias=False),
         norm(channels),

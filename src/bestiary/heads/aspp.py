@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bestiary.layers.depthwise import DepthwiseConv2d
 from bestiary.layers.lone_norm import LoneBatchNorm2d
 
 
@@ -133,9 +134,7 @@ def conv_norm(in_channels: int, out_channels: int, kernel: int, dilation: int = 
 def separable_conv_norm(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
     """`conv_norm` of a filter a channel, then a 1x1 convolution, each with batch norm and ReLU."""
     padding = kernel // 2 * dilation
-    filters = nn.Conv2d(
-        in_channels, in_channels, kernel, padding=padding, dilation=dilation, groups=in_channels, bias=False
-    )
+    filters = DepthwiseConv2d(in_channels, kernel, 1, padding, dilation)
     first = (filters, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True))
     return nn.Sequential(*first, *conv_norm(in_channels, out_channels, 1))
 
