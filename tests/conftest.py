@@ -1,11 +1,14 @@
 """Shapes and types are checked while the tests run; real data is found by an environment variable."""
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
+import torch
 
 SRC = Path(__file__).resolve().parent.parent / "src" / "bestiary"
 
@@ -24,6 +27,25 @@ def checked_modules() -> list[str]:
 
 
 hook = jaxtyping.install_import_hook(checked_modules(), "beartype.beartype")
+
+
+def seed_all() -> None:
+    """Every generator that code may draw from unasked."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeded_module() -> None:
+    """What a file's fixtures draw does not depend on the files before it, which differ from run to run."""
+    seed_all()
+
+
+@pytest.fixture(autouse=True)
+def seeded_test(seeded_module: None) -> None:
+    """Nor does what a test draws on the tests before it."""
+    seed_all()
 
 
 @pytest.fixture(scope="session")
