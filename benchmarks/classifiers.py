@@ -34,8 +34,9 @@ SMALL = ("--resize", "128", "--crop", "112", "--resize-range", "none", "--area",
 
 
 def briefly(lr: float = 0.001) -> tuple[str, ...]:
-    """The one schedule of every network on scene15. The papers' are for a million pictures and hundreds of thousands of
-    steps: in the two thousand of the budget several do not leave chance."""
+    """The one schedule of every network on scene15, chosen beforehand. The papers' are for a million pictures and
+    hundreds of thousands of steps, and were not tried in the few thousand of the budget.
+    """
     batches = ("--batch", "32", "--accumulate", "1", "--channels-last", "yes")
     rate = ("--optimizer", "adamw", "--lr", str(lr), "--weight-decay", "0.05", "--clip-norm", "1")
     rest = ("--betas", "0.9,0.999", "--ema", "none", "--schedule", "cosine", "--warmup-steps", "100", "--workers", "1")
@@ -44,7 +45,7 @@ def briefly(lr: float = 0.001) -> tuple[str, ...]:
 
 BRIEF = briefly()
 WITHOUT_NORM = briefly(0.0003)
-"""For networks without batch norm, which diverge or stand still at the rate of the others."""
+"""For networks without batch norm, as SqueezeNet's recipe advises for short runs; not tuned."""
 
 
 @dataclass(frozen=True)

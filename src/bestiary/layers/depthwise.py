@@ -8,9 +8,9 @@ from torch import Tensor, nn
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` of one filter a channel, without bias; on the CPU in float32 where bfloat16 is slow.
 
-    The gradients of oneDNN (3.x) in bfloat16 take up to 17 times as long as those in float32 for a stride, a larger
-    kernel than 3x3, or a dilation: two thirds of a training step of MobileNetV3 (benchmarks/depthwise.py). Such layers
-    leave autocast for float32; what comes out is of autocast's type again.
+    For a stride, a larger kernel than 3x3, or a dilation oneDNN's gradients in bfloat16 take much longer than those in
+    float32: nearly half of a training step of MobileNetV3-small (benchmarks/depthwise.py). Such layers leave autocast
+    for float32; what comes out is of autocast's type again.
 
     Args:
         channels: in and out.
