@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -28,3 +30,23 @@ def test_a_shape_that_the_graph_cannot_have(exported: Exported) -> None:
         open_session(graph, "openvino", threads=1, shape=(1, 4, 32, 32))
     with pytest.raises(UsageError, match="onnxruntime takes any shape"):
         open_session(graph, "onnxruntime", shape=SHAPE)
+
+
+SIGNALLED = """
+import faulthandler, os, signal, sys
+from pathlib import Path
+from bestiary.deploy.sessions import open_session
+faulthandler.enable()
+first, second = (open_session(Path(sys.argv[1]), "openvino", threads=1) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_signals_are_heard_after_sessions_have_ended_in_the_order_of_their_beginning(exported: Exported) -> None:
+    words = [sys.executable, "-c", SIGNALLED, str(exported("resnet18_cifar").path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

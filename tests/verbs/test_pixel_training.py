@@ -16,8 +16,7 @@ from bestiary.verbs.models import load
 from bestiary.verbs.training import train
 from bestiary.zoo import recipe_of
 
-QUICK = {"epochs": 1, "steps": 2, "batch": 2, "width": 2, "short_side": 48, "precision": "fp32"}
-"""In 32 bits: with bfloat16 two of four runs of all tests died here, after the training; why is not known."""
+QUICK = {"epochs": 1, "steps": 2, "batch": 2, "width": 2, "short_side": 48}
 
 
 class Bands:

@@ -1,5 +1,6 @@
 """One graph opened in one runtime: arrays in, arrays out."""
 
+import functools
 import importlib.metadata
 import sys
 from collections.abc import Iterator, Sequence
@@ -115,7 +116,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": _threads(threads),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        core = openvino.Core()
+        core = _openvino_core(openvino)
         try:
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
             if shape is not None:
@@ -136,6 +137,17 @@ class OpenVinoSession:
         # Copied: the next run writes into the same memory.
         arrays: list[np.ndarray] = [np.array(answers[port]) for port in self._compiled.outputs]
         return tuple(arrays)
+
+
+@functools.cache
+def _openvino_core(openvino: Any) -> Any:
+    """The one core of this process, never given back.
+
+    A core's CPU plugin gives the thread that makes it another stack for signals, and at its end the one from before,
+    then frees its own. Of two cores the first to end frees what the second puts back: the next signal that Python
+    handles (of a child that ended, of Ctrl-C) then ends the process without a word.
+    """
+    return openvino.Core()
 
 
 def open_session(
