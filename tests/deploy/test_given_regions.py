@@ -9,6 +9,7 @@ from deploy_parts import unchecked
 from jaxtyping import Shaped
 from torch import Tensor
 
+from bestiary.data.world import World
 from bestiary.deploy.given_regions_graph import GivenRegionsGraph
 from bestiary.deploy.graphs import graph_of
 from bestiary.deploy.quantize import inputs_of
@@ -18,6 +19,7 @@ from bestiary.detection.fast_rcnn import FastRCNN, fast_rcnn_small
 from bestiary.errors import UsageError
 from bestiary.predictions import Detections
 from bestiary.proposals.proposer import Proposals, Proposer
+from bestiary.training.fitting import Samples
 from bestiary.verbs.exporting import export
 
 
@@ -91,7 +93,8 @@ def test_the_predictor_proposes_as_the_sidecar_says(tmp_path: Path) -> None:
     sidecar = read_sidecar(report.path)
     assert [port["name"] for port in sidecar.inputs] == ["images", "regions"]
     assert sidecar.inputs[1]["shape"] == ["R", 5]
-    assert sidecar.preparation["proposals"] == {"method": "random_boxes", "arguments": {}, "count": 80}
+    wanted_line = {"method": "random_boxes", "arguments": {}, "learned": {}, "count": 80}
+    assert sidecar.preparation["proposals"] == wanted_line
     picture = drawn(180, 240)
     wanted = found_by(model, picture)
     assert len(wanted) > 10
@@ -99,6 +102,21 @@ def test_the_predictor_proposes_as_the_sidecar_says(tmp_path: Path) -> None:
     ((images, regions),) = inputs_of(report.path, [picture])
     assert images.shape == (1, 3, 96, 128)
     assert regions.shape == (80, 5)
+
+
+def test_what_the_method_has_learned_lies_in_the_sidecar(tmp_path: Path) -> None:
+    model = system("bing")
+    with unchecked():
+        model.proposer.fit(Samples(World(6, split="train")))
+        report = export(model, tmp_path / "net.onnx", runtimes=("onnxruntime",))
+    assert not graph_of(model).notes
+    opened = open_graph(report.path, threads=1)
+    assert opened.proposer is not None
+    assert opened.proposer.identity() == model.proposer.identity()
+    picture = World(1, split="val")[0].image
+    wanted = found_by(model, picture)
+    assert len(wanted) > 10
+    assert_same(found_by(opened, picture), wanted)
 
 
 def test_a_method_of_ones_own_is_given_to_the_predictor(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
 """Fast R-CNN as one graph: pictures and the regions that something proposed for them, to boxes.
 
-Proposing stays outside: no method is a network. The sidecar names the method and its options, and
-`bestiary.deploy.runtimes` proposes as the model does.
+Proposing stays outside: no method is a network. The sidecar names the method and its options and holds what it has
+learned, and `bestiary.deploy.runtimes` proposes as the model does.
 """
-
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,8 +25,7 @@ from bestiary.deploy.onnx_operators import suppress
 from bestiary.detection.fast_rcnn import FastRCNN
 from bestiary.heads.region_learning import REGION_CODEC
 from bestiary.ops import roi_pool
-from bestiary.proposals.methods import build
-from bestiary.proposals.proposer import Proposer
+from bestiary.proposals.described import describe
 
 REGIONS_A_PICTURE = 40
 """Of the stand-ins that the check draws."""
@@ -41,10 +38,10 @@ class GivenRegionsGraph(BoxGraph):
         super().__init__(system, system.regions.min_score)
         self.network = system
         preparation, self.sizes_hw = between_sizes(system.scale)
-        proposals, notes = _proposing(system.proposer)
+        proposals = describe(system.proposer)
         self.preparation = {**preparation, "proposals": {**proposals, "count": system.proposal_count}}
-        self.notes += notes
-        if notes:
+        if proposals["method"] is None:
+            self.notes += ("the model's method of proposals is your own: give it to open_graph as `proposer`",)
             self.proposer = system.proposer
 
     @property
@@ -90,12 +87,3 @@ class GivenRegionsGraph(BoxGraph):
         everywhere = torch.where(at_home[..., None], probs, DROPPED).reshape(images.shape[0], -1)
         scores, chosen, of_picture = picked(keep_only(everywhere, place), self.max_detections)
         return boxes.reshape(-1, 4)[chosen], scores, chosen % classes, of_picture
-
-
-def _proposing(proposer: Proposer) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the sidecar says of the proposals; no method where it cannot be built from what it says."""
-    arguments = dict(proposer.arguments)
-    if proposer.name and build(proposer.name, arguments).identity() == proposer.identity():
-        return {"method": proposer.name, "arguments": arguments}, ()
-    note = "the model's method of proposals has learned, or is your own: give it to open_graph as `proposer`"
-    return {"method": None, "arguments": {}}, (note,)

@@ -27,7 +27,7 @@ from bestiary.layers.scaling import as_float, centre_crop, resize_short_side
 from bestiary.ops import batched_nms
 from bestiary.pictures.sources import Source
 from bestiary.predictions import Classification, Detections, Prediction
-from bestiary.proposals.methods import build
+from bestiary.proposals.described import rebuild
 from bestiary.proposals.proposer import Proposer
 from bestiary.system import stream_predictions
 
@@ -115,7 +115,7 @@ def open_graph(
 def _named_proposer(sidecar: Sidecar) -> Proposer | None:
     """The one that the sidecar names, if the graph takes regions and it names one."""
     how = sidecar.preparation.get("proposals") or {}
-    return None if how.get("method") is None else build(how["method"], how["arguments"])
+    return None if how.get("method") is None else rebuild(how)
 
 
 def _classify(graph: GraphPredictor, images: Float[Tensor, "B C H W"]) -> list[Prediction]:

@@ -3,7 +3,7 @@
 import functools
 import importlib.metadata
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -116,7 +116,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": _threads(threads),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        core = _openvino_core(openvino)
+        core = _the_only(openvino.Core)
         try:
             model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
             if shape is not None:
@@ -140,14 +140,14 @@ class OpenVinoSession:
 
 
 @functools.cache
-def _openvino_core(openvino: Any) -> Any:
-    """The one core of this process, never given back.
+def _the_only(make_core: Callable[[], Any]) -> Any:
+    """OpenVINO's core, one for the whole process, never given back.
 
     A core's CPU plugin gives the thread that makes it another stack for signals, and at its end the one from before,
     then frees its own. Of two cores the first to end frees what the second puts back: the next signal that Python
     handles (of a child that ended, of Ctrl-C) then ends the process without a word.
     """
-    return openvino.Core()
+    return make_core()
 
 
 def open_session(
