@@ -5,10 +5,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bestiary.backbones.resnet import resnet18_cifar
+from bestiary.deploy.graphs import graph_of
+from bestiary.deploy.onnx_graph import describe_graph
+from bestiary.deploy.runtimes import GraphPredictor
 from bestiary.deploy.sidecar import Sidecar, file_digest, read_sidecar, sidecar_path
 from bestiary.errors import CheckpointError
+
+
+class Silent:
+    """A session that is never run."""
+
+    runtime, version = "onnxruntime", "0"
+
+    def run(self, images: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
+        raise NotImplementedError
+
 
 PORT = {"name": "images", "type": "float32", "shape": ["B", 3, "H", "W"], "meaning": "RGB"}
 
@@ -35,6 +50,17 @@ def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / n).read_text(encoding="utf-8")) for n in ("net.json", "again.json"))
     assert first == second
     assert {f.name for f in dataclasses.fields(Sidecar)} | {"schema"} == set(first)
+
+
+def test_what_taught_the_model_is_known_of_its_graph(tmp_path: Path) -> None:
+    system, path = resnet18_cifar(["a", "b"]), tmp_path / "net.onnx"
+    path.write_bytes(b"graph")
+    assert describe_graph(graph_of(system), path).learned is None
+    system.learned = {"data": "photographs", "split": "train", "set_aside": False}
+    describe_graph(graph_of(system), path).write(sidecar_path(path))
+    session = Silent()
+    assert GraphPredictor(session, read_sidecar(path)).learned == system.learned
+    assert GraphPredictor(session, dataclasses.replace(read_sidecar(path), learned=None)).learned == {}
 
 
 def test_digest_is_sha256(tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ def describe_graph(graph: Graph, path: Path) -> Sidecar:
         arguments=dict(system.arguments),
         bestiary=bestiary.__version__,
         sha256=file_digest(path),
+        learned=dict(system.learned) or None,
     )
 
 

@@ -46,12 +46,13 @@ class GraphPredictor:
     Attributes:
         task: "classification", "detection", "segmentation".
         categories: K names.
+        learned: of which pictures; see `verbs.datasets.has_learned`.
     """
 
     def __init__(self, session: Session, sidecar: Sidecar, proposer: Proposer | None = None) -> None:
         self.session, self.sidecar = session, sidecar
         self.proposer = proposer or _named_proposer(sidecar)
-        self.task, self.categories = sidecar.task, sidecar.categories
+        self.task, self.categories, self.learned = sidecar.task, sidecar.categories, sidecar.learned or {}
         self._channels = int(sidecar.inputs[0]["shape"][1])
 
     def predict_images(self, images: Images) -> list[Prediction]:

@@ -36,6 +36,7 @@ class Sidecar:
         sha256: of the graph's file.
         parity: verdict of the check beside it.
         decoding: what a runner has to do with the outputs; None for nothing.
+        learned: of which pictures; see `verbs.datasets.has_learned`. None where the model does not say.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Sidecar:
     sha256: str
     parity: Mapping[str, Any] | None = None
     decoding: Mapping[str, Any] | None = None
+    learned: Mapping[str, Any] | None = None
 
     def write(self, path: Path) -> Path:
         """Write it as JSON, atomically."""
