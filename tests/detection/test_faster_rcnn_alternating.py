@@ -7,8 +7,14 @@ import torch
 from tests.detection.drawn_squares import learn, overlaps_of_the_surest, squares, tiny
 from torch import Tensor
 
-from bestiary.detection.faster_rcnn_alternating import STEPS, AlternatingFasterRCNN, faster_rcnn_small_4step
-from bestiary.detection.faster_rcnn_single import faster_rcnn_small
+from bestiary.backbones.resnet import resnet50
+from bestiary.detection.faster_rcnn_alternating import (
+    STEPS,
+    AlternatingFasterRCNN,
+    faster_rcnn_resnet50_c4_4step,
+    faster_rcnn_small_4step,
+)
+from bestiary.detection.faster_rcnn_single import faster_rcnn_resnet50_c4, faster_rcnn_small
 from bestiary.errors import UsageError
 from bestiary.recipes.detectors.faster_rcnn import STEPS as PARTS
 from bestiary.records import Target
@@ -152,3 +158,28 @@ def test_the_named_form_has_a_second_trunk() -> None:
         system, joint = faster_rcnn_small_4step(["a"]), faster_rcnn_small(["a"])
     more = {n for n, _ in system.named_parameters()} - {n for n, _ in joint.named_parameters()}
     assert more == {f"rpn_{n}" for n, _ in joint.named_parameters() if n.startswith("backbone.")}
+
+
+def test_conv4_of_a_resnet_has_a_second_trunk_and_one_conv5() -> None:
+    categories = [str(i) for i in range(20)]
+    with torch.device("meta"):
+        system, joint = faster_rcnn_resnet50_c4_4step(categories), faster_rcnn_resnet50_c4(categories)
+    more = {n: p.numel() for n, p in system.named_parameters()}
+    for name, parameter in joint.named_parameters():
+        assert more.pop(name) == parameter.numel()
+    trunk = {n: p.numel() for n, p in joint.named_parameters() if n.startswith("backbone.")}
+    assert more == {f"rpn_{name}": count for name, count in trunk.items()}
+    assert sum(trunk.values()) == 8_512_704  # conv1 to conv4 of ResNet-50 without norms
+    assert {n.split(".")[0] for n, _ in system.named_parameters()} == {part for _, parts, _ in PARTS for part in parts}
+
+
+def test_a_classifiers_conv5_starts_the_box_head_and_its_trunk_both() -> None:
+    source = resnet50(["a", "b"])
+    system = faster_rcnn_resnet50_c4_4step(["a"], min_size=64, max_size=64)
+    assert load_state(system, source.state_dict()).note
+    system.begin_stage("rpn")
+    weight = source.get_parameter("layer3.5.conv2.weight")
+    for trunk in ("backbone", "rpn_backbone"):
+        assert torch.equal(system.get_parameter(f"{trunk}.layer3.5.conv2.weight"), weight)
+    own = {n.rsplit("layer4.", 1)[1]: p for n, p in system.named_parameters() if "roi_heads" in n and "layer4." in n}
+    assert torch.equal(own["2.conv3.weight"], source.get_parameter("layer4.2.conv3.weight"))

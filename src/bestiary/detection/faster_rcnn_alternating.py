@@ -20,8 +20,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bestiary.backbones.levels import Trunk
+from bestiary.backbones.resnet import VARIANTS, frozen_norm
 from bestiary.detection.faster_rcnn import PUBLISHED, FasterRCNN
-from bestiary.detection.faster_rcnn_single import build, small_parts, vgg16_parts
+from bestiary.detection.faster_rcnn_single import build, c4_parts, small_parts, vgg16_parts
 from bestiary.errors import UsageError
 from bestiary.heads.box import BoxHead, RegionSettings, StageHead
 from bestiary.heads.network_scale import size_of
@@ -174,4 +175,46 @@ def faster_rcnn_small_4step(
 ) -> FasterRCNN:
     """`faster_rcnn_small` in four steps. Arguments as `faster_rcnn_vgg16_4step`."""
     form = small_parts(), categories, (min_size, max_size), anchor_sizes
+    return build(*form, rpn_kernels, class_weights, AlternatingFasterRCNN)
+
+
+def faster_rcnn_resnet50_c4_4step(
+    categories: Sequence[str] | None = None,
+    *,
+    min_size: int = 600,
+    max_size: int = 1000,
+    anchor_sizes: Sequence[float] = (128.0, 256.0, 512.0),
+    rpn_kernels: Sequence[int] = (3,),
+    class_weights: Sequence[float] | None = None,
+    trainable_layers: int = 5,
+) -> FasterRCNN:
+    """`faster_rcnn_resnet50_c4` in four steps; conv5, the box head, learns in the second and the fourth.
+
+    Args:
+        categories: K names; None gives PASCAL VOC's 20.
+        min_size: `predict` scales the shorter side to this ...
+        max_size: ... unless the longer would exceed this.
+        anchor_sizes: sides of the square anchors, pixels at network scale; smaller ones for small objects.
+        rpn_kernels: side of the proposal network's filter; one for each anchor size makes a pyramid of filters.
+        class_weights: K factors on the classification loss of each category's regions; none for 1.
+        trainable_layers: how many of stem and four stages learn, from the last; 3 is usual with ImageNet's weights.
+    """
+    parts = c4_parts(VARIANTS["resnet50"], frozen_norm, trainable_layers)
+    form = parts, categories, (min_size, max_size), anchor_sizes
+    return build(*form, rpn_kernels, class_weights, AlternatingFasterRCNN)
+
+
+def faster_rcnn_resnet101_c4_4step(
+    categories: Sequence[str] | None = None,
+    *,
+    min_size: int = 600,
+    max_size: int = 1000,
+    anchor_sizes: Sequence[float] = (128.0, 256.0, 512.0),
+    rpn_kernels: Sequence[int] = (3,),
+    class_weights: Sequence[float] | None = None,
+    trainable_layers: int = 5,
+) -> FasterRCNN:
+    """The same on ResNet-101. Arguments as `faster_rcnn_resnet50_c4_4step`."""
+    parts = c4_parts(VARIANTS["resnet101"], frozen_norm, trainable_layers)
+    form = parts, categories, (min_size, max_size), anchor_sizes
     return build(*form, rpn_kernels, class_weights, AlternatingFasterRCNN)
