@@ -16,7 +16,7 @@ from bestiary.cli import (
     run_commands,
     search_command,
 )
-from bestiary.cli.output import emit, say
+from bestiary.cli.output import INTERRUPTED, emit, say
 from bestiary.errors import BestiaryError
 
 EXIT_CODES = """Exit codes: 0 done; 1 any other error; 2 usage; 3 data; 4 checkpoint; 5 training; 6 export; 7 a missing
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except click.exceptions.Abort:
         say("interrupted")
-        code = 130
+        code = INTERRUPTED
     except KeyboardInterrupt:
         say("interrupted")
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+INTERRUPTED = 130
+"""Exit code: 128 and the number of SIGINT, as shells have it."""
+
 
 def say(text: str = "") -> None:
     """A line for the person, on standard error, so that standard output stays clean for results."""

@@ -9,7 +9,7 @@ import typer
 from bestiary.cli.flags import parse_fields
 from bestiary.cli.look_flags import JOINED, LOOKS, epilog, look_words
 from bestiary.cli.model_commands import Json
-from bestiary.cli.output import emit, result, say, table
+from bestiary.cli.output import INTERRUPTED, emit, result, say, table
 from bestiary.cli.output_flags import OUTPUTS, outputs_of
 from bestiary.cli.score_flags import EPILOG, list_protocols, listed, rules_of, sorted_words
 
@@ -103,10 +103,12 @@ def train(
     )
     if json:
         emit(finished.to_dict())
-        return
-    for scores in finished.scores:
-        result(str(scores) + "\n")
-    say(f"best checkpoint: {finished.best}\nreport: {finished.report}")
+    else:
+        for scores in finished.scores:
+            result(str(scores) + "\n")
+        say(f"best checkpoint: {finished.best}" + (f"\nreport: {finished.report}" if finished.report else ""))
+    if finished.stopped == "interrupted":
+        raise typer.Exit(INTERRUPTED)
 
 
 def _none(split: str) -> str | None:

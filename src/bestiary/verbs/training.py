@@ -58,7 +58,7 @@ class TrainedRun:
         scores: of `best` on the measured split, one a protocol.
         report: the HTML file; None if nothing was measured.
         history: one dictionary an epoch.
-        stopped: why the loop ended.
+        stopped: why the loop ended: "epochs", "steps", "minutes", "patience" or "interrupted".
     """
 
     folder: Path
@@ -98,7 +98,8 @@ def train(
     say: Callable[[str], None] = lambda _: None,
     **fields: Any,
 ) -> TrainedRun:
-    """Train a model of the zoo, choose the best checkpoint, measure it, and write a report.
+    """Train a model of the zoo, choose the best checkpoint, measure it, and write a report. An interrupt (SIGINT,
+    SIGTERM) ends a run with gradients after the step it is in: it can be resumed, and nothing is measured.
 
     Args:
         model: its name.
@@ -140,6 +141,9 @@ def train(
     )
     kept = None if cache is False else ArrayCache(cache_folder() if cache is None else cache)
     run = lesson.with_proposals(kept).run(folder, resume)
+    if run.stopped == "interrupted":  # who interrupts does not want to wait
+        say(f"interrupted, nothing is measured; the same command with --out {folder} --resume goes on")
+        return TrainedRun(run.folder, run.best, run.last, history=run.history, stopped=run.stopped)
     return _measure(run, model, data, lesson.held_out, splits, recipe, format, say)
 
 
