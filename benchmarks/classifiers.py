@@ -15,7 +15,6 @@ copy of the source too (PYTHONPATH); `--commit` then says which it is.
 
 import argparse
 import math
-import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -166,31 +165,33 @@ def measure(row: Row, root: Path, minutes: float, threads: int, seed: int, folde
     from bestiary.training.settings import Settings
 
     torch.set_num_threads(threads)
-    words, plan = ["--seed", str(seed)], {}
-    if isinstance(zoo.recipe_of(row.model).settings, Settings):
+    out, has_steps = folder / "run", isinstance(zoo.recipe_of(row.model).settings, Settings)
+
+    def plan() -> tuple[list[str], dict[str, Any]]:
+        words = ["--seed", str(seed)]
+        if not has_steps:
+            return command(row, root, out, words), {}
         steps, an_epoch, seconds = steps_that_fit(row, root, minutes, threads, folder)
-        plan = {"steps": steps, "epochs": steps / an_epoch, "processor_seconds_a_step": seconds}
         words += ["--steps", str(steps), "--epochs", str(math.ceil(steps / an_epoch))]
-    out = folder / "run"
-    full = command(row, root, out, words)
-    document, wall, processor = runs.call(full, threads)
+        facts = {"steps": steps, "epochs": steps / an_epoch, "processor_seconds_a_step": seconds}
+        return command(row, root, out, words), facts
+
+    trained = runs.train(folder, plan, threads)
+    values = trained.document["scores"][0]["values"]
     model = bestiary.load(out)
     state = model.state_dict()  # type: ignore[attr-defined]
     # of a fitted system whatever it keeps, be it the pictures themselves
-    learned = set(state) if not plan else {name for name, _ in model.named_parameters()}  # type: ignore[attr-defined]
-    public = command(row, Path(), Path("RUN"), words)
+    learned = set(state) if not has_steps else {name for name, _ in model.named_parameters()}  # type: ignore[attr-defined]
     return {
-        "headline": f"top-1 {document['scores'][0]['values']['top1']:.3f}",
-        "top1": document["scores"][0]["values"]["top1"],
-        "top5": document["scores"][0]["values"].get("top5"),
+        "headline": f"top-1 {values['top1']:.3f}",
+        "top1": values["top1"],
+        "top5": values.get("top5"),
         "training_minutes": runs.seconds_trained(out) / 60,
-        "command_minutes": wall / 60,
-        "processor_minutes": processor / 60,
-        **plan,
+        **trained.spent(),
         "inference_ms": inference_ms(model, root, row.data),
         "parameters": sum(v.numel() for name, v in state.items() if name in learned),
         "megabytes": (out / "last.safetensors").stat().st_size / 1e6,
-        "command": "bestiary " + shlex.join(public),
+        "command": trained.public(root),
     }
 
 

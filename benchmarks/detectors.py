@@ -13,7 +13,6 @@ are found once, beside the budget, and their time is recorded apart. The last we
 """
 
 import argparse
-import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -158,34 +157,31 @@ def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
     import bestiary
 
     seconds = row.share * row.minutes * 60 * options.minutes * runs.CORES
-    data = options.root / row.data
-    flags, facts = runs.flags_in_budget(row.model, row.flags, data, splits_of(row), folder, seconds, options)
-    out = folder / "run"
-    train, val = SPLITS[row.data]
-    splits = ["--train-split", train, "--val-split", val]
-    if val != "none" and flags:
-        splits += [
-            "--evaluate-every",
-            "1000000",
-        ]  # only the last weights, so that nothing is chosen by what is measured
-    base = [*row.flags, *flags, *splits, "--seed", str(options.seed), "--json"]
-    if row.start:
-        base += ["--weights", str(options.keep / row.start / "run")]
-    words = ["train", row.model, "--data", str(options.root / row.data), "--out", str(out), *base]
-    document, wall, processor = runs.call(words, options.threads)
-    values = document["scores"][0]["values"]
+    data, out = options.root / row.data, folder / "run"
+
+    def plan() -> tuple[list[str], dict[str, Any]]:
+        flags, facts = runs.flags_in_budget(row.model, row.flags, data, splits_of(row), folder, seconds, options)
+        train, val = SPLITS[row.data]
+        words = ["train", row.model, "--data", str(data), "--out", str(out), *row.flags, *flags]
+        words += ["--train-split", train, "--val-split", val]
+        if val != "none" and flags:  # only the last weights, so that nothing is chosen by what is measured
+            words += ["--evaluate-every", "1000000"]
+        words += ["--seed", str(options.seed), "--json"]
+        words += ["--weights", str(options.keep / row.start / "run")] if row.start else []
+        return words, facts
+
+    trained = runs.train(folder, plan, options.threads)
+    values = trained.document["scores"][0]["values"]
     torch.set_num_threads(options.threads)
     model = bestiary.load(out)
     return {
         "headline": f"AP {values['AP']:.3f}",
         **{name: values[name] for name in NUMBERS},
-        "command_minutes": wall / 60,
-        "processor_minutes": processor / 60,
-        **facts,
+        **trained.spent(),
         "seconds_a_picture": seconds_a_picture(model, options.root, row.data),
         "parameters": sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
         "megabytes": (out / "last.safetensors").stat().st_size / 1e6,
-        "command": "bestiary " + shlex.join(["train", row.model, "--data", row.data, "--out", "RUN", *base]),
+        "command": trained.public(options.root),
     }
 
 

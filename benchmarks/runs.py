@@ -8,12 +8,15 @@ import os
 import platform
 import resource
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,22 +24,136 @@ from typing import Any
 CORES = 2
 """A budget of minutes is of so many cores."""
 
+INTERRUPTED = 130
+"""Exit code of a training that was asked to stop."""
+
 CALIBRATION_STEPS = (4, 16)
 """Of the shorter and the longer run that tell what a step takes."""
 
 
+class StoppedError(Exception):
+    """A run was asked to stop and has saved its state.
+
+    Attributes:
+        wall: seconds by the clock until then, and
+        processor: of the processors.
+    """
+
+    def __init__(self, wall: float = 0.0, processor: float = 0.0) -> None:
+        super().__init__("interrupted")
+        self.wall, self.processor = wall, processor
+
+
 def call(words: list[str], threads: int) -> tuple[dict[str, Any], float, float]:
-    """The command's JSON, and its seconds by the clock and of the processors, all its processes together."""
+    """The command's JSON, and its seconds by the clock and of the processors, all its processes together.
+
+    SIGINT and SIGTERM are passed on to the command.
+
+    Raises:
+        StoppedError: it ended because of them.
+        RuntimeError: it failed.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "bestiary", *words], stdout=subprocess.PIPE, text=True, env=environment, check=False
-    )
+    whole = [sys.executable, "-m", "bestiary", *words]
+    # In a session of its own: a signal to this one's group would reach it twice, and the second time ends it at once.
+    process = subprocess.Popen(whole, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    with passing_on(process):
+        out, _ = process.communicate()
     wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise RuntimeError(f"`bestiary {shlex.join(words)}` ended with {done.returncode}")
     spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return json.loads(done.stdout.splitlines()[-1]), wall, spent
+    if process.returncode == INTERRUPTED:
+        raise StoppedError(wall, spent)
+    if process.returncode:
+        raise RuntimeError(f"`bestiary {shlex.join(words)}` ended with {process.returncode}")
+    return json.loads(out.splitlines()[-1]), wall, spent
+
+
+@contextmanager
+def passing_on(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Within the block what asks this process to stop asks that one."""
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(n, lambda *_: process.send_signal(signal.SIGINT)) for n in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One `bestiary train`, in however many sittings.
+
+    Attributes:
+        document: its JSON.
+        words: of the command.
+        facts: what the words follow from.
+        wall: seconds by the clock, and
+        processor: of the processors, of all sittings together.
+        sittings: one more than the times it was interrupted.
+    """
+
+    document: dict[str, Any]
+    words: list[str]
+    facts: dict[str, Any]
+    wall: float
+    processor: float
+    sittings: int
+
+    def spent(self) -> dict[str, Any]:
+        """Minutes, and the facts, as they are recorded."""
+        minutes = {"command_minutes": self.wall / 60, "processor_minutes": self.processor / 60}
+        return {**minutes, **({"sittings": self.sittings} if self.sittings > 1 else {}), **self.facts}
+
+    def public(self, root: Path) -> str:
+        """The command as a reader types it beside the data: without this machine's folders."""
+        words = list(self.words)
+        words[words.index("--out") + 1] = "RUN"
+        at = words.index("--data") + 1
+        words[at] = str(Path(words[at]).relative_to(root))
+        if "--weights" in words:
+            at = words.index("--weights") + 1
+            words[at] = str(Path("RUNS", *Path(words[at]).parts[-2:]))
+        return "bestiary " + shlex.join(words)
+
+
+def train(folder: Path, plan: Callable[[], tuple[list[str], dict[str, Any]]], threads: int) -> Trained:
+    """Train by the words that `plan` gives, with the facts that they follow from. What was interrupted in this folder
+    goes on by the words that it began with.
+
+    Raises:
+        StoppedError: as of `call`; the same call goes on.
+        RuntimeError: it failed.
+    """
+    path = folder / "interrupted.json"
+    begun = read(path)
+    if not begun:
+        for left in folder.glob("calibration-*"):  # of a call that was interrupted before the training
+            shutil.rmtree(left)
+        words, facts = plan()
+        begun = {"words": words, "facts": facts, "wall": 0.0, "processor": 0.0, "sittings": 0}
+    words = [*begun["words"], *(["--resume"] if begun["sittings"] else [])]
+    begun["sittings"] += 1
+    try:
+        document, wall, processor = call(words, threads)
+    except StoppedError as stop:
+        begun["wall"] += stop.wall
+        begun["processor"] += stop.processor
+        if any(folder.rglob("last.state.*")):
+            write(path, begun)
+        else:  # it had not begun to learn, or is fitted
+            shutil.rmtree(folder / "run", ignore_errors=True)
+        raise
+    path.unlink(missing_ok=True)
+    return Trained(
+        document,
+        begun["words"],
+        begun["facts"],
+        begun["wall"] + wall,
+        begun["processor"] + processor,
+        begun["sittings"],
+    )
 
 
 def flags_in_budget(
@@ -88,7 +205,8 @@ def flags_in_budget(
             own: dict[str, Any] = {"workers": 0, "tensorboard": False, "evaluate_every": 1_000_000}
             short = replace(settings, steps=steps, epochs=steps, **own)
             one = replace(lesson, recipe=replace(recipe, stages=(), settings=short))
-            one.run(folder / f"calibration-{name}-{steps}", resume=False)
+            if one.run(folder / f"calibration-{name}-{steps}", resume=False).stopped == "interrupted":
+                raise StoppedError
             times.append(now() - begin)
         a_step.append((times[2] - times[1]) / (CALIBRATION_STEPS[1] - CALIBRATION_STEPS[0]))
     pictures = len(lesson.training)
@@ -171,7 +289,8 @@ def write(path: Path, results: dict[str, Any]) -> None:
 def run_all(
     wanted: list[tuple[str, str, Callable[[Path], dict[str, Any]]]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Measure what is to do, row by row, and write each down at once; a model that fails is named and left out.
+    """Measure what is to do, row by row, and write each down at once; a model that fails is named and left out. SIGINT
+    and SIGTERM end it after a step of the training that is under way; kept, that goes on with the next call.
 
     Args:
         wanted: key in the results, model, and what measures it, given a folder for its runs.
@@ -193,6 +312,10 @@ def run_all(
             folder = options.keep / key.replace("/", "_") if options.keep else Path(scratch)
             try:
                 found = measure(folder)
+            except StoppedError:
+                how = "the same command goes on" if options.keep else "not kept"
+                print(f"{key}: interrupted: {how}", flush=True)
+                break
             except (RuntimeError, OSError, KeyError) as error:
                 print(f"{key}: failed: {error}", flush=True)
                 continue

@@ -202,34 +202,34 @@ def measure(row: Row, options: argparse.Namespace, folder: Path) -> dict[str, An
     flags = list(row.flags)
     flags += [] if "--short-side" in flags else ["--short-side", str(options.short_side)]
     seconds = row.share * 60 * options.minutes * (1 if options.clock else runs.CORES)
-    splits = Splits(train, None if val == "none" else val, None)
-    budget, facts = runs.flags_in_budget(row.model, flags, options.root / row.data, splits, folder, seconds, options)
-    if val != "none" and budget:  # only the last weights, so that nothing is chosen by what is measured
-        budget += ["--evaluate-every", "1000000"]
-    out = folder / "run"
-    base = [*flags, *budget, "--train-split", train, "--val-split", val, "--seed", str(options.seed), "--json"]
-    if row.start:
-        base += ["--weights", str(options.keep / row.start / "run")]
-    words = ["train", row.model, "--data", str(options.root / row.data), "--out", str(out), *base]
-    document, wall, processor = runs.call(words, options.threads)
+    data, out, splits = options.root / row.data, folder / "run", Splits(train, None if val == "none" else val, None)
+
+    def plan() -> tuple[list[str], dict[str, Any]]:
+        budget, facts = runs.flags_in_budget(row.model, flags, data, splits, folder, seconds, options)
+        words = ["train", row.model, "--data", str(data), "--out", str(out), *flags, *budget]
+        if val != "none" and budget:  # only the last weights, so that nothing is chosen by what is measured
+            words += ["--evaluate-every", "1000000"]
+        words += ["--train-split", train, "--val-split", val, "--seed", str(options.seed), "--json"]
+        words += ["--weights", str(options.keep / row.start / "run")] if row.start else []
+        return words, facts
+
+    trained = runs.train(folder, plan, options.threads)
     torch.set_num_threads(options.threads)
     model: Any = bestiary.load(out)
-    scores = scores_of(document)
+    scores = scores_of(trained.document)
     return {
         "headline": f"mIoU {scores['mIoU']:.3f}",
         **scores,
-        "per_class": {name: row["iou"] for name, row in document["scores"][0]["per_class"].items()},
+        "per_class": {name: found["iou"] for name, found in trained.document["scores"][0]["per_class"].items()},
         "training_minutes": runs.seconds_trained(out) / 60,
-        "command_minutes": wall / 60,
-        "processor_minutes": processor / 60,
-        **facts,
+        **trained.spent(),
         "looks": look_again(row, out, options),
         **membranes_of(row, out, options),
         "trained_on": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "milliseconds_a_picture": milliseconds_a_picture(model, options.root, row.data),
         "parameters": sum(p.numel() for p in model.parameters()),
         "megabytes": (out / "last.safetensors").stat().st_size / 1e6,
-        "command": "bestiary " + shlex.join(["train", row.model, "--data", row.data, "--out", "RUN", *base]),
+        "command": trained.public(options.root),
     }
 
 
