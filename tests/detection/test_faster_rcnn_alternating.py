@@ -175,11 +175,17 @@ def test_conv4_of_a_resnet_has_a_second_trunk_and_one_conv5() -> None:
 
 def test_a_classifiers_conv5_starts_the_box_head_and_its_trunk_both() -> None:
     source = resnet50(["a", "b"])
-    system = faster_rcnn_resnet50_c4_4step(["a"], min_size=64, max_size=64)
+    system = faster_rcnn_resnet50_c4_4step(["a", "b"], min_size=64, max_size=64)
     assert load_state(system, source.state_dict()).note
     system.begin_stage("rpn")
     weight = source.get_parameter("layer3.5.conv2.weight")
     for trunk in ("backbone", "rpn_backbone"):
         assert torch.equal(system.get_parameter(f"{trunk}.layer3.5.conv2.weight"), weight)
+    drawn, targets = squares()
+    for name, wanted in zip(STEPS, (["rpn_objectness", "rpn_box"], ["box_class", "box_regression"]) * 2, strict=True):
+        system.begin_stage(name)
+        terms = system.loss(drawn[:1], targets[:1]).terms
+        assert list(terms) == wanted
+        assert all(torch.isfinite(term) for term in terms.values())
     own = {n.rsplit("layer4.", 1)[1]: p for n, p in system.named_parameters() if "roi_heads" in n and "layer4." in n}
     assert torch.equal(own["2.conv3.weight"], source.get_parameter("layer4.2.conv3.weight"))

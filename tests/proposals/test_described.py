@@ -12,6 +12,7 @@ from bestiary.proposals.bing import Bing
 from bestiary.proposals.described import describe, rebuild
 from bestiary.proposals.methods import METHODS, build
 from bestiary.proposals.proposer import Proposer
+from bestiary.proposals.sliding_windows import RandomBoxes
 from bestiary.training.fitting import Samples
 
 
@@ -50,6 +51,18 @@ def test_a_method_that_was_built_by_hand_is_not_named() -> None:
     """Its arguments are not known, and the defaults would propose other boxes."""
     assert describe(Bing(per_size=90))["method"] is None
     assert describe(Bing())["method"] == "bing"
+
+
+@pytest.mark.parametrize("called", ["", "mine", "random_boxes"])
+def test_a_method_of_the_users_own_is_not_named_whatever_it_is_called(called: str) -> None:
+    class Mine(RandomBoxes):
+        name = called
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("shift", torch.ones(2))
+
+    assert describe(Mine()) == {"method": None, "arguments": {}, "learned": {}}
 
 
 @pytest.mark.parametrize("broken", ["***", "AAAA"])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from bestiary.errors import CheckpointError
+from bestiary.errors import CheckpointError, UsageError
 from bestiary.layers.learned import make_room
 from bestiary.proposals.methods import build
 from bestiary.proposals.proposer import Proposer
@@ -25,10 +25,12 @@ def describe(proposer: Proposer) -> dict[str, Any]:
         "learned": name -> "dtype", "shape" and "base64" (little-endian, row by row) of what it has learned.
     """
     learned = {name: _packed(value) for name, value in proposer.state_dict().items()}
-    said = {"method": proposer.name or None, "arguments": dict(proposer.arguments), "learned": learned}
-    if proposer.name and rebuild(said).identity() == proposer.identity():
-        return said
-    return {"method": None, "arguments": {}, "learned": {}}
+    said = {"method": proposer.name, "arguments": dict(proposer.arguments), "learned": learned}
+    try:
+        is_known = rebuild(said).identity() == proposer.identity()
+    except (UsageError, CheckpointError):  # a name of the user's own, or a known one that holds something else
+        is_known = False
+    return said if is_known else {"method": None, "arguments": {}, "learned": {}}
 
 
 def rebuild(said: Mapping[str, Any]) -> Proposer:

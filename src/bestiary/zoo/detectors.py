@@ -118,13 +118,13 @@ DETECTORS: dict[str, Entry] = {
         faster_rcnn_alternating.faster_rcnn_resnet50_c4_4step,
         FASTER_RCNN_2015,
         recipes_2015.faster_rcnn_4step,
-        "the same in the paper's four steps; start from resnet50",
+        "one map, conv5 as the box head, in the paper's four steps; start from resnet50",
     ),
     "faster_rcnn_resnet101_c4_4step": Entry(
         faster_rcnn_alternating.faster_rcnn_resnet101_c4_4step,
         FASTER_RCNN_2015,
         recipes_2015.faster_rcnn_4step,
-        "the same in the paper's four steps; start from resnet101",
+        "one map, conv5 as the box head, in the paper's four steps; start from resnet101",
     ),
     "faster_rcnn_small": Entry(
         faster_rcnn_single.faster_rcnn_small,
